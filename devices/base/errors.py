@@ -1,0 +1,37 @@
+"""Errors a user can cause and mend. Each message has the value, the rule and the lever."""
+
+
+class AccelsimError(Exception):
+    """Base of every error that is the user's to mend; the CLI prints these without a traceback."""
+
+
+class SpecError(AccelsimError):
+    """A spec, preset, design or `--set` that breaks a rule."""
+
+
+class NetworkError(AccelsimError):
+    """A network file that cannot be read, is malformed, or asks for what is refused."""
+
+
+class UnsupportedOperatorError(NetworkError):
+    """An ONNX operator that has no rule here; the message names node, operator and opset."""
+
+
+class UnsupportedMethodError(AccelsimError):
+    """A predictor that has no rule for an operator of this network; other methods may."""
+
+
+class SamplesError(AccelsimError):
+    """Input samples of the wrong kind, shape or content."""
+
+
+class MemoryLimitError(AccelsimError):
+    """Work whose estimated memory exceeds the limit it was given."""
+
+
+class InfeasibleError(AccelsimError):
+    """A request that no design can meet; the message has the floor, the gap and the levers."""
+
+
+class RunFolderError(AccelsimError):
+    """A run folder that cannot be written, or is not one of ours."""
