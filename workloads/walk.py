@@ -1,0 +1,32 @@
+"""Walking a graph forwards: values are dropped as soon as nobody reads them any more."""
+
+from collections.abc import Callable
+
+from workloads.network import INPUT, Network, NodeIndex
+from workloads.operators.base import Array
+
+Apply = Callable[[NodeIndex, tuple[Array, ...]], Array]
+
+
+def run(network: Network, images: Array, *, apply: Apply | None = None) -> Array:
+    """Return the output for engine images `(*input_shape, B)`.
+
+    `apply(i, inputs)` computes node i (by default its operator's forward): the way to run with other weights.
+    """
+    return walk(network, images, apply=apply)[network.output]
+
+
+def walk(network: Network, images: Array, *, apply: Apply | None = None, keep: bool = False) -> dict[NodeIndex, Array]:
+    """Return the values by node: all of them with `keep`, otherwise only what is alive at the end."""
+    last = network.last_use()
+    values: dict[NodeIndex, Array] = {INPUT: images}
+    for i, node in enumerate(network.nodes):
+        inputs = tuple(values[j] for j in node.inputs)
+        values[i] = node.operator.forward(*inputs) if apply is None else apply(i, inputs)
+        if not keep:
+            for j in node.inputs:
+                if j not in (INPUT, network.output) and last[j] == i:
+                    values.pop(j, None)
+        if i == network.output and not keep:
+            break
+    return values
