@@ -1,0 +1,65 @@
+"""The whole trade-off between error and power, by a sweep of lambda = -dMSE/dP."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from accelsim.optimize.closed_form import extremes, minimize_lagrangian, release_rates
+from accelsim.optimize.problem import Matrix, Problem, Vector
+from devices.base.errors import SpecError
+
+_SPAN = 1e-8  # smallest rate over the largest, where no bound ends the trade-off at a positive rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ParetoCurve:
+    """Optimal designs from least power to least MSE.
+
+    Parameters
+    ----------
+    power_w
+        Rising, (n,).
+    mse
+        Falling, (n,).
+    mse_per_watt
+        lambda of each design, falling, (n,).
+    c_siemens
+        The designs, (n, K).
+    """
+
+    power_w: Vector
+    mse: Vector
+    mse_per_watt: Vector
+    c_siemens: Matrix
+
+    def __post_init__(self) -> None:
+        for array in (self.power_w, self.mse, self.mse_per_watt, self.c_siemens):
+            array.setflags(write=False)
+
+
+def pareto(problem: Problem, n_points: int = 41) -> ParetoCurve:
+    """Sweep lambda geometrically from where all costly groups are at c_min to where none is paid for.
+
+    The sweep ends at the rate that holds the last group at its bound of least MSE, but never below 1e-8 of the largest rate;
+    without bias and with bounds less far apart than that, both ends of the curve are the ends of the trade-off.
+    """
+    if n_points < 2:
+        raise SpecError(f"need n_points >= 2, got {n_points}")
+    ends = extremes(problem)
+    largest = ends.largest_mse_per_watt
+    if largest == 0.0:
+        raise SpecError("no group trades error for power (A = 0 and no bias, or B = D = 0 throughout): there is no curve")
+    rates = np.geomspace(largest, _smallest_rate(problem, ends.least_mse.c_siemens, largest=largest), n_points)
+    designs = np.empty((n_points, problem.n_groups))
+    coupling = ends.least_power.coupling
+    for i, rate in enumerate(rates):
+        point = minimize_lagrangian(problem, float(rate), coupling=coupling)
+        designs[i], coupling = point.c_siemens, point.coupling
+    return ParetoCurve(power_w=problem.power_w(designs), mse=problem.mse(designs), mse_per_watt=rates, c_siemens=designs)
+
+
+def _smallest_rate(problem: Problem, least_mse_siemens: Vector, *, largest: float) -> float:
+    """The rate below which nothing moves any more, if above 1e-8 of the largest."""
+    rates = release_rates(problem, least_mse_siemens)
+    rates = rates[np.isfinite(rates) & (least_mse_siemens > problem.c_min_siemens)]
+    return max(_SPAN * largest, float(rates.min(initial=largest)) * (1.0 - 1e-12))

@@ -1,0 +1,206 @@
+"""The four kinds of law a component is made of, their scopes, and what an action costs.
+
+    cell law         acts on stored values          mean and variance of the stored value, and how to sample it
+    array map        acts on a whole array          stored conductances -> effective conductances
+    signal operator  acts on values on their way    converters, clipping
+    read law         acts at each read              variance given the signal and the stored value
+
+Every law is a frozen record of SI floats; it knows no network. Randomness enters as draws: a law transforms what it is given.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values: TypeAlias = NDArray[np.floating]
+Scope: TypeAlias = Literal["chip", "programming", "inference", "read"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CellMoments:
+    """Mean and variance of the stored value, siemens and siemens squared, in the shape of the target."""
+
+    mean_siemens: Values
+    variance_siemens2: Values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CellEvents:
+    """Rare replacements of the stored value: with probability `p` a cell holds `value_siemens` instead (sparse laws)."""
+
+    p: Values
+    value_siemens: Values
+
+
+class CellLaw(ABC):
+    """What becomes of a value that is stored, one cell at a time."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+    cause: ClassVar[str]
+    scope: ClassVar[Scope]
+
+    @abstractmethod
+    def moments(self, target_siemens: Values, g_max_siemens: float) -> CellMoments:
+        """Return the mean and variance of the stored value for each target."""
+
+    @abstractmethod
+    def sample(self, target_siemens: Values, g_max_siemens: float, *, normals: Values) -> Values:
+        """Return stored values for targets and independent standard normals of the same shape."""
+
+    @abstractmethod
+    def precompensated(self, target_siemens: Values, g_max_siemens: float) -> Values:
+        """Return the target to ask for, so that a differential pair's mean is what was wanted."""
+
+    @abstractmethod
+    def scales_with(self) -> Literal["nothing", "target"]:
+        """Return what the standard deviation is proportional to: nothing (a constant) or the target itself."""
+
+    def events(self, target_siemens: Values) -> CellEvents | None:
+        """Return the law's sparse events, or None for a dense law, whose two moments carry it."""
+        return None
+
+
+class ArrayMap(ABC):
+    """What an array's wiring makes of its stored conductances."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def apply(self, conductance_siemens: Values) -> Values:
+        """Return the effective conductances, `(n_rows, n_columns)`."""
+
+    @abstractmethod
+    def vjp(self, conductance_siemens: Values, delta: Values) -> Values:
+        """Return the transposed derivative of `apply` at these conductances, applied to `delta`."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdealWires(ArrayMap):
+    """No wire resistance: every cell sees the full voltage."""
+
+    def apply(self, conductance_siemens: Values) -> Values:
+        return conductance_siemens
+
+    def vjp(self, conductance_siemens: Values, delta: Values) -> Values:
+        return delta
+
+
+class SignalOperator(ABC):
+    """What happens to a value on its way: conversion, clipping. Same interface as an activation's."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+    cause: ClassVar[str]
+
+    @abstractmethod
+    def value(self, signal: Values) -> Values:
+        """Return the signal after the operator."""
+
+    @abstractmethod
+    def slope(self, signal: Values) -> Values:
+        """Return the derivative that small errors see."""
+
+    @abstractmethod
+    def moments(self, mean: Values, variance: Values) -> tuple[Values, Values, Values]:
+        """Return mean, variance and Stein gain of the output for a Gaussian signal."""
+
+
+class ReadLaw(ABC):
+    """Noise that is fresh at every read."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+    cause: ClassVar[str]
+    scope: ClassVar[Scope] = "read"
+
+    @abstractmethod
+    def variance_siemens2(self, stored_siemens: Values, g_max_siemens: float) -> Values:
+        """Return the variance of the conductance seen by one read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one action takes: energy, time, and for how long the component is occupied."""
+
+    energy_j: float = 0.0
+    time_s: float = 0.0
+    occupancy_s: float = 0.0
+
+
+class Component(ABC):
+    """A part with a chain of laws and a price: error and cost come from the same object, so they cannot drift apart."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def cost(self, action: str, **statistics: float) -> Cost:
+        """Return the cost of one action, given statistics of the data it works on."""
+
+    @property
+    def leakage_w(self) -> float:
+        """Power while nothing happens."""
+        return 0.0
+
+    @property
+    def area_m2(self) -> float:
+        """Area on the die."""
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadCell(Component):
+    """A resistive cell as a consumer: reading conductance G at voltage v for a time t takes `G v^2 t`."""
+
+    t_read_s: float
+
+    def cost(self, action: str, **statistics: float) -> Cost:
+        """Return the cost of `read`, given `conductance_siemens` and `v2_v2` (mean squared voltage)."""
+        if action != "read":
+            raise ValueError(f"a cell knows the action 'read', not {action!r}")
+        power_w = statistics["conductance_siemens"] * statistics["v2_v2"]
+        return Cost(energy_j=power_w * self.t_read_s, time_s=self.t_read_s, occupancy_s=self.t_read_s)
+
+
+@dataclass(frozen=True, slots=True)
+class CellChain:
+    """Cell laws one after the other: the stored value of the first is the target of the next.
+
+        E G2 = E m2(G1),   Var G2 = E v2(G1) + Var m2(G1)        total variance, by Gauss-Hermite over G1      (1)
+    """
+
+    laws: tuple[CellLaw, ...]
+    n_nodes: int = 16
+
+    def moments(self, target_siemens: Values, g_max_siemens: float) -> CellMoments:
+        """Return the moments of the whole chain; exact for one law, (1) with Gaussian intermediate values for more."""
+        moments = CellMoments(mean_siemens=target_siemens, variance_siemens2=np.zeros_like(target_siemens))
+        for law in self.laws:
+            moments = _after(law, moments, g_max_siemens, self.n_nodes)
+        return moments
+
+    def sample(self, target_siemens: Values, g_max_siemens: float, *, normals: tuple[Values, ...]) -> Values:
+        """Return stored values; one array of normals a law."""
+        value = target_siemens
+        for law, draws in zip(self.laws, normals, strict=True):
+            value = law.sample(value, g_max_siemens, normals=draws)
+        return value
+
+
+def _after(law: CellLaw, before: CellMoments, g_max_siemens: float, n_nodes: int) -> CellMoments:
+    if not np.any(before.variance_siemens2):
+        return law.moments(before.mean_siemens, g_max_siemens)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(n_nodes)
+    weights = weights / weights.sum()
+    std = np.sqrt(before.variance_siemens2)
+    mean = np.zeros_like(before.mean_siemens)
+    second = np.zeros_like(mean)
+    for node, weight in zip(nodes, weights):
+        step = law.moments(np.maximum(before.mean_siemens + node * std, 0.0), g_max_siemens)
+        mean += weight * step.mean_siemens
+        second += weight * (step.variance_siemens2 + step.mean_siemens**2)
+    return CellMoments(mean_siemens=mean, variance_siemens2=np.maximum(second - mean**2, 0.0))
+

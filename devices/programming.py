@@ -1,0 +1,136 @@
+"""Programming error: a cell that is asked for g ends at G = g + s(g) z, z ~ N(0, 1), not below zero when clipped.
+
+Clipped, with a = g/s (rectified Gaussian):
+
+    E G   = g Phi(a) + s phi(a)                       (1)
+    E G^2 = (g^2 + s^2) Phi(a) + g s phi(a)           (2)
+
+A cell asked for 0 then has mean s/sqrt(2 pi) and variance (1/2 - 1/(2 pi)) s^2 = 0.3408 s^2.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from scipy.special import ndtr
+
+from devices.base.errors import SpecError
+from devices.law import CellLaw, CellMoments, Scope, Values
+
+INV_SQRT_2PI = 1.0 / np.sqrt(2.0 * np.pi)
+
+
+def clipped_moments(target: Values, std: Values) -> tuple[Values, Values]:
+    """Return mean and variance of max(target + std z, 0), by (1) and (2); std may be zero anywhere."""
+    safe = np.where(std > 0.0, std, 1.0)
+    a = target / safe
+    cdf, pdf = ndtr(a), INV_SQRT_2PI * np.exp(-0.5 * a * a)
+    mean = target * cdf + safe * pdf
+    # variance without cancellation: with t = -a, Var = s^2 [ Phi(a) (1 + a^2) + a phi - (a Phi + phi)^2 ]
+    unit_mean = a * cdf + pdf
+    unit_variance = cdf + a * unit_mean - unit_mean**2
+    # for a large both a*unit_mean and unit_mean**2 are a^2: write the variance through the small tail instead
+    tail = ndtr(-a)
+    lost = pdf - a * tail  # E max(-a - z, 0), the mean of what was clipped away
+    by_tail = 1.0 - tail - a * lost - lost**2
+    variance = safe**2 * np.maximum(np.where(a > 0.0, by_tail, unit_variance), 0.0)
+    exact = std > 0.0
+    return np.where(exact, mean, target), np.where(exact, variance, 0.0)
+
+
+def _checked_rel(value: float) -> None:
+    if not 0.0 <= value < np.inf:
+        raise SpecError(f"need 0 <= error_rel, got {value:g}; it is a standard deviation over a conductance, e.g. 0.01")
+
+
+class GaussianError(CellLaw):
+    """A Gaussian programming error whose standard deviation a subclass gives; drawn once per programming."""
+
+    __slots__ = ()
+    cause: ClassVar[str] = "programming"
+    scope: ClassVar[Scope] = "programming"
+    clip: bool
+
+    @abstractmethod
+    def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values:
+        """Return the standard deviation s(g) before clipping."""
+
+    def moments(self, target_siemens: Values, g_max_siemens: float) -> CellMoments:
+        std = self.std_siemens(target_siemens, g_max_siemens)
+        if self.clip:
+            mean, variance = clipped_moments(target_siemens, std)
+        else:
+            mean, variance = target_siemens, std**2
+        return CellMoments(mean_siemens=mean, variance_siemens2=variance)
+
+    def sample(self, target_siemens: Values, g_max_siemens: float, *, normals: Values) -> Values:
+        std = self.std_siemens(target_siemens, g_max_siemens).astype(normals.dtype, copy=False)
+        stored = normals * std
+        stored += target_siemens.astype(normals.dtype, copy=False)
+        return np.maximum(stored, 0.0, out=stored) if self.clip else stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateIndependentError(GaussianError):
+    """The same error at every state: s = error_rel * g_max, a fraction of the technology's range."""
+
+    kind: ClassVar[str] = "state_independent"
+    error_rel: float
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        _checked_rel(self.error_rel)
+
+    def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values:
+        return np.full_like(target_siemens, self.error_rel * g_max_siemens)
+
+    def scales_with(self) -> Literal["nothing", "target"]:
+        return "nothing"
+
+    def precompensated(self, target_siemens: Values, g_max_siemens: float) -> Values:
+        """Return g' with  g' Phi(g'/s) + s phi(g'/s) - s/sqrt(2 pi) = g  (unique, g' >= 0), by Newton's method.
+
+        Both cells of a pair are asked for g'; the one that stores nothing keeps its mean s/sqrt(2 pi), and so the
+        pair's mean is exactly what was wanted.
+        """
+        std = self.error_rel * g_max_siemens
+        if not self.clip or std == 0.0:
+            return target_siemens
+        wanted = target_siemens / std + INV_SQRT_2PI
+        a = np.maximum(target_siemens / std, 0.0)
+        for _ in range(60):
+            residual = a * ndtr(a) + INV_SQRT_2PI * np.exp(-0.5 * a * a) - wanted
+            step = residual / ndtr(a)
+            a = np.maximum(a - step, 0.0)
+            if np.max(np.abs(step), initial=0.0) < 1e-14 * max(1.0, float(np.max(a, initial=0.0))):
+                break
+        return a * std
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProportionalError(GaussianError):
+    """An error proportional to the state: s = error_rel * g. A cell at zero stays at zero."""
+
+    kind: ClassVar[str] = "proportional"
+    error_rel: float
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        _checked_rel(self.error_rel)
+
+    def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values:
+        return self.error_rel * target_siemens
+
+    def scales_with(self) -> Literal["nothing", "target"]:
+        return "target"
+
+    def precompensated(self, target_siemens: Values, g_max_siemens: float) -> Values:
+        """Return the target over the mean gain of the clipped error, `Phi(1/r) + r phi(1/r)`, r = error_rel."""
+        if not self.clip or self.error_rel == 0.0:
+            return target_siemens
+        mean, _ = clipped_moments(np.ones(1), np.full(1, self.error_rel))
+        return target_siemens / float(mean[0])
+
+
+PROGRAMMING_LAWS: dict[str, type[GaussianError]] = {law.kind: law for law in (StateIndependentError, ProportionalError)}

@@ -1,0 +1,1 @@
+"""Embedded trained networks with their data and model cards."""
