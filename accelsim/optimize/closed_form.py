@@ -163,22 +163,36 @@ def minimize_lagrangian(problem: Problem, mse_per_watt: float, *, coupling: Vect
 
 
 def _ascend(problem: Problem, point: LagrangianMinimum, *, step: Vector) -> LagrangianMinimum:
-    """Take the longest of the steps 1, 1/2, 1/4, ... that raises phi as it should, or halves the residual."""
-    gain = 2.0 * float(point.residual @ step)
+    """Take the whole step if it raises phi as it should or halves the residual, else the highest point along it.
+
+    phi is concave along the step with derivative 2 step.residual, whose sign is bisected until it has lost nine tenths.
+    """
+    uphill = float(point.residual @ step)
     error = float(np.linalg.norm(point.residual))
-    trial, length = point, 1.0
+    low, high, length = 0.0, 1.0, 1.0
+    trial, best = point, point
     for _ in range(40):
         trial = _at_coupling(
             problem, point.mse_per_watt, coupling=point.coupling + length * step, n_evaluations=trial.n_evaluations + 1
         )
-        if trial.dual >= point.dual + 1e-4 * length * gain or float(np.linalg.norm(trial.residual)) <= 0.5 * error:
+        if length == 1.0 and (
+            trial.dual >= point.dual + 0.5 * uphill or float(np.linalg.norm(trial.residual)) <= 0.5 * error
+        ):
             return trial
-        length /= 2.0
-    return trial
+        best = trial if trial.dual >= best.dual else best
+        left = float(trial.residual @ step)
+        if abs(left) <= 0.1 * uphill:
+            return trial
+        low, high = (length, high) if left > 0.0 else (low, length)
+        length = 0.5 * (low + high)
+    return replace(best, n_evaluations=trial.n_evaluations)
 
 
 def _slope(problem: Problem, point: LagrangianMinimum) -> _Slope:
-    """-dP/dlambda = v'(H^-1)v and dy/dlambda, v = dP/du, H = W^-1 + 2 F'F on the free groups (Woodbury); dMSE/dlambda = -lambda dP/dlambda."""
+    """-dP/dlambda = v'(H^-1)v and dy/dlambda, with v = dP/du and H = W^-1 + 2 F'F on the free groups, by Woodbury's identity.
+
+    Along the trade-off dMSE/dlambda = -lambda dP/dlambda.
+    """
     c = point.c_siemens
     v = -(problem.linear_w_per_siemens + 2.0 * problem.square * c) * c * c
     compliance = _free_compliance(problem, point)
@@ -211,7 +225,7 @@ class Extremes:
 
 
 def release_rates(problem: Problem, c_siemens: Vector) -> Vector:
-    """The lambda that makes c_k stationary, (2 A + h c) / (B c^3 + 2 D c^4) at the h of design c, (K,); NaN for groups that cost nothing."""
+    """The lambda that makes c_k stationary, (2 A + h c) / (B c^3 + 2 D c^4), with the h of design c, (K,); NaN where B = D = 0."""
     u = 1.0 / c_siemens
     h = np.zeros(problem.n_groups)
     if problem.bias.linear_siemens is not None:
@@ -225,6 +239,7 @@ def release_rates(problem: Problem, c_siemens: Vector) -> Vector:
 def extremes(problem: Problem) -> Extremes:
     """Find both ends of the trade-off.
 
+    Raises SpecError where the MSE goes below zero: no q and b have such a bias model.
     A biased group without variance makes the minimum at lambda = 0 degenerate: it is then taken at 1e-12 of the largest rate.
     """
     pinned = replace(problem, c_max_siemens=np.where(problem.costly, problem.c_min_siemens, problem.c_max_siemens))
@@ -233,6 +248,9 @@ def extremes(problem: Problem) -> Extremes:
     largest = max(0.0, float(np.nanmax(rates, initial=0.0))) * (1.0 + 1e-12)
     degenerate = problem.bias.biased(problem.n_groups) & (problem.variance_siemens2 == 0.0)
     least_mse = minimize_lagrangian(problem, 1e-12 * largest if degenerate.any() else 0.0, coupling=least_power.coupling)
+    floor = float(problem.mse(least_mse.c_siemens))
+    if floor < 0.0:
+        raise SpecError(f"need q2 + 2 l.u + ||F u||^2 >= 0, got an MSE of {floor:g}; take q2, l and F from the same samples")
     return Extremes(least_mse=least_mse, least_power=least_power, largest_mse_per_watt=largest)
 
 
@@ -246,7 +264,7 @@ def minimize_power(problem: Problem, mse_budget: float) -> Solution | Infeasible
     floor = float(problem.mse(ends.least_mse.c_siemens))
     if floor > mse_budget * (1.0 + 4.0 * _EPS):
         return Infeasible(at="mse", floor=floor, budget=mse_budget)
-    if problem.mse(ends.least_power.c_siemens) <= mse_budget:
+    if problem.mse(ends.least_power.c_siemens) <= mse_budget * (1.0 + 4.0 * _EPS):
         return _slack(problem, ends.least_power, objective="power")
     base = problem.bias.q2 if problem.bias.is_constant else floor
     point = _meet_budget(problem, ends, budget=_Budget("mse", mse_budget, base))
@@ -265,7 +283,7 @@ def minimize_mse(problem: Problem, power_budget_w: float) -> Solution | Infeasib
     floor_w = float(problem.power_w(ends.least_power.c_siemens))
     if floor_w > power_budget_w * (1.0 + 4.0 * _EPS):
         return Infeasible(at="power", floor=floor_w, budget=power_budget_w)
-    if problem.power_w(ends.least_mse.c_siemens) <= power_budget_w:
+    if problem.power_w(ends.least_mse.c_siemens) <= power_budget_w * (1.0 + 4.0 * _EPS):
         return _slack(problem, ends.least_mse, objective="mse")
     point = _meet_budget(problem, ends, budget=_Budget("power", power_budget_w, problem.p0_w))
     return _certified(problem, point, objective="mse", budget=power_budget_w)
@@ -382,10 +400,9 @@ def _slack(problem: Problem, point: LagrangianMinimum, *, objective: Side) -> So
     """The optimum without the budget, which it meets: the budget's price is 0."""
     mse, power_w = float(problem.mse(point.c_siemens)), float(problem.power_w(point.c_siemens))
     if objective == "power":
-        bound, gap = float(problem.power_w(problem.c_min_siemens)), power_w - float(problem.power_w(problem.c_min_siemens))
+        value, bound = power_w, float(problem.power_w(problem.c_min_siemens))
     else:
-        bound = point.dual - point.mse_per_watt * float(problem.power_w(problem.c_max_siemens))
-        gap = (mse - bound) / mse if mse > 0.0 else 0.0
+        value, bound = mse, point.dual - point.mse_per_watt * float(problem.power_w(problem.c_max_siemens))
     return Solution(
         objective=objective,
         c_siemens=point.c_siemens,
@@ -394,7 +411,7 @@ def _slack(problem: Problem, point: LagrangianMinimum, *, objective: Side) -> So
         multiplier=0.0,
         mse_per_watt=math.inf if objective == "power" else 0.0,
         lower_bound=bound,
-        duality_gap_rel=gap,
+        duality_gap_rel=(value - bound) / value if value > 0.0 else 0.0,
         active_lower=point.c_siemens <= problem.c_min_siemens,
         active_upper=point.c_siemens >= problem.c_max_siemens,
         slack=True,

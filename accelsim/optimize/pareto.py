@@ -8,7 +8,7 @@ from accelsim.optimize.closed_form import extremes, minimize_lagrangian, release
 from accelsim.optimize.problem import Matrix, Problem, Vector
 from devices.base.errors import SpecError
 
-_SPAN = 1e-8  # smallest rate over the largest, where no bound ends the trade-off at a positive rate
+_SPAN = 1e-8  # smallest rate over the largest, where bias ends the trade-off inside the bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,8 +40,8 @@ class ParetoCurve:
 def pareto(problem: Problem, n_points: int = 41) -> ParetoCurve:
     """Sweep lambda geometrically from where all costly groups are at c_min to where none is paid for.
 
-    The sweep ends at the rate that holds the last group at its bound of least MSE, but never below 1e-8 of the largest rate;
-    without bias and with bounds less far apart than that, both ends of the curve are the ends of the trade-off.
+    The sweep ends at the rate below which no group moves any more, so both ends of the curve are the ends of the trade-off.
+    With bias the MSE can be least inside the bounds, where that rate is 0: the sweep then ends at 1e-8 of the largest rate.
     """
     if n_points < 2:
         raise SpecError(f"need n_points >= 2, got {n_points}")
@@ -59,7 +59,8 @@ def pareto(problem: Problem, n_points: int = 41) -> ParetoCurve:
 
 
 def _smallest_rate(problem: Problem, least_mse_siemens: Vector, *, largest: float) -> float:
-    """The rate below which nothing moves any more, if above 1e-8 of the largest."""
+    """The rate below which nothing moves any more; with bias at least 1e-8 of the largest."""
     rates = release_rates(problem, least_mse_siemens)
     rates = rates[np.isfinite(rates) & (least_mse_siemens > problem.c_min_siemens)]
-    return max(_SPAN * largest, float(rates.min(initial=largest)) * (1.0 - 1e-12))
+    smallest = float(rates.min(initial=largest)) * (1.0 - 1e-12)
+    return smallest if problem.bias.is_constant else max(_SPAN * largest, smallest)

@@ -136,7 +136,7 @@ class Problem:
     c_max_siemens: Vector
     square_w_per_siemens2: Vector | None = None
     p0_w: float = 0.0
-    bias: BiasModel = BiasModel()  # noqa: RUF009  frozen
+    bias: BiasModel = BiasModel()
 
     def __post_init__(self) -> None:
         for name in ("variance_siemens2", "linear_w_per_siemens", "c_min_siemens", "c_max_siemens"):
@@ -177,7 +177,7 @@ class Problem:
             )
         loose = self.bias.biased(self.n_groups) & (self.variance_siemens2 == 0.0) & ~self.costly
         if loose.any():
-            raise SpecError(f"group {loose.argmax()} has bias but neither variance nor power: no unique optimum; leave it out of the groups")
+            raise SpecError(f"need A, B or D > 0 for group {loose.argmax()}, which has bias, got 0: no unique optimum; leave it out")
 
     @property
     def n_groups(self) -> int:

@@ -10,75 +10,81 @@ by side fill 64 elements with contiguous stores. Neither the size of an array, n
 Normals use fused multiply-adds and the correctly rounded square root only, so their bits do not depend on the vector width.
 """
 
+# mypy: allow-untyped-defs
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from numba import extending, types
 from numpy.typing import NDArray
 
 from devices.base.jit import jit
 
 GROUP = 64  # elements a group; a fill starts at a multiple of it
-_LANES = 16
 
 U32, U64, F32, I32 = np.uint32, np.uint64, np.float32, np.int32
 
 
-@intrinsic
-def _float_of_bits(typingctx, x):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _intrinsic(function: Callable[..., Any]) -> Any:
+    """Numba's decorator, with the type it has for callers: without `typingctx`."""
+    return extending.intrinsic(function)
+
+
+@_intrinsic
+def _float_of_bits(typingctx, x):
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.uint32), codegen
 
 
-@intrinsic
-def _bits_of_float(typingctx, x):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+@_intrinsic
+def _bits_of_float(typingctx, x):
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.IntType(32))
 
     return types.uint32(types.float32), codegen
 
 
-@intrinsic
-def _signed(typingctx, x):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+@_intrinsic
+def _signed(typingctx, x):
+    def codegen(context, builder, signature, args):
         return args[0]
 
     return types.int32(types.uint32), codegen
 
 
-@intrinsic
-def _fma(typingctx, a, b, c):  # type: ignore[no-untyped-def]
+@_intrinsic
+def _fma(typingctx, a, b, c):
     """a b + c with one rounding. Explicit, so that no compiler may choose."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return builder.fma(*args)
 
     return types.float32(types.float32, types.float32, types.float32), codegen
 
 
 @jit(inline="always")
-def _round(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """One Philox round: two 32x32 -> 64 bit products, crossed and keyed."""
-    p0 = U64(U32(0xD2511F53)) * U64(c0)
-    p1 = U64(U32(0xCD9E8D57)) * U64(c2)
-    return U32(U32(p1 >> U64(32)) ^ c1 ^ k0), U32(p1), U32(U32(p0 >> U64(32)) ^ c3 ^ k1), U32(p0)
+def _philox(c0, c1, c2, c3, k0, k1):
+    """Philox4x32-10 on words held in the low halves of 64-bit lanes; the high halves are rubbish and never looked at.
 
-
-@jit(inline="always")
-def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """Philox4x32-10; the key grows by the Weyl constants (golden ratio, sqrt 3 - 1) between rounds."""
+    A round is two 32x32 -> 64 bit products, crossed and keyed; the key grows by the Weyl constants of the golden ratio
+    and of sqrt 3 - 1. The 64-bit lanes spare the shuffles that narrowing each product would cost.
+    """
+    low = U64(0xFFFFFFFF)
     for r in range(10):
-        c0, c1, c2, c3 = _round(c0, c1, c2, c3, U32(k0 + U32(r) * U32(0x9E3779B9)), U32(k1 + U32(r) * U32(0xBB67AE85)))
-    return c0, c1, c2, c3
+        p0 = U64(0xD2511F53) * (c0 & low)
+        p1 = U64(0xCD9E8D57) * (c2 & low)
+        c0 = (p1 >> U64(32)) ^ c1 ^ U64(U32(k0 + U32(r) * U32(0x9E3779B9)))
+        c2 = (p0 >> U64(32)) ^ c3 ^ U64(U32(k1 + U32(r) * U32(0xBB67AE85)))
+        c1, c3 = p1, p0
+    return U32(c0), U32(c1), U32(c2), U32(c3)
 
 
 @jit(inline="always")
-def _minus_two_log(w):  # type: ignore[no-untyped-def]
+def _minus_two_log(w):
     """-2 ln((w + 1/2) / 2^32) for a 32-bit word, in [0, 45.75]; the Cephes polynomial of ln on [sqrt 1/2, sqrt 2)."""
     b = _bits_of_float(F32(w) + F32(0.5))
     k = U32(b - U32(0x3F3504F3))
@@ -97,7 +103,7 @@ def _minus_two_log(w):  # type: ignore[no-untyped-def]
 
 
 @jit(inline="always")
-def _sine_cosine(w):  # type: ignore[no-untyped-def]
+def _sine_cosine(w):
     """sin and cos of 2 pi w / 2^32, through the half angle h = pi x / 2, x in [-1, 1): 2 sin h cos h, 1 - 2 sin^2 h."""
     x = F32(_signed(w)) * F32(4.656612873077393e-10)
     y = x * x
@@ -118,7 +124,7 @@ def _sine_cosine(w):  # type: ignore[no-untyped-def]
 
 
 @jit(inline="always")
-def _box_muller(a, b):  # type: ignore[no-untyped-def]
+def _box_muller(a, b):
     """Two standard normals of two words: r cos, r sin with r = sqrt(-2 ln u)."""
     r = np.sqrt(_minus_two_log(a))
     s, c = _sine_cosine(b)
@@ -126,51 +132,55 @@ def _box_muller(a, b):  # type: ignore[no-untyped-def]
 
 
 @jit(inline="always")
-def _open_unit(w):  # type: ignore[no-untyped-def]
+def _open_unit(w):
     """(23 bits + 1/2) / 2^23: exact in float32, never 0 or 1."""
     return _fma(F32(_signed(U32(w >> U32(9)))), F32(2.0**-23), F32(2.0**-24))
 
 
 @jit(inline="always")
-def _sign(w):  # type: ignore[no-untyped-def]
+def _sign(w):
     """+1 or -1 from the top bit."""
     return _float_of_bits(U32((w & U32(0x80000000)) | U32(0x3F800000)))
 
 
 @jit()
-def _fill_words(out, group, k0, k1, trial, site):  # type: ignore[no-untyped-def]
+def _fill_words(out, group, k0, k1, trial, site):
     """Raw words of whole groups; `out.size` is a multiple of 64."""
     for g in range(out.size // 64):
-        block = U64(U64(group) + U64(g)) * U64(16)
-        lo, hi, o = U32(block), U32(block >> U64(32)), g * 64
-        for i in range(_LANES):
-            a, b, c, d = _philox(U32(lo + U32(i)), hi, trial, site, k0, k1)
-            out[o + i] = a
-            out[o + 16 + i] = b
-            out[o + 32 + i] = c
-            out[o + 48 + i] = d
+        block, o = U64(U64(group) + U64(g)) << U64(4), g * 64
+        for i in range(16):
+            a, b, c, d = _philox(block + U64(i), block >> U64(32), U64(trial), U64(site), k0, k1)
+            out[o + i] = U32(a)
+            out[o + 16 + i] = U32(b)
+            out[o + 32 + i] = U32(c)
+            out[o + 48 + i] = U32(d)
 
 
 @jit()
-def _fill_normals(out, group, k0, k1, trial, site):  # type: ignore[no-untyped-def]
+def _fill_normals(out, group, k0, k1, trial, site):
     """Standard normals of whole groups; `out.size` is a multiple of 64."""
     for g in range(out.size // 64):
-        block = U64(U64(group) + U64(g)) * U64(16)
-        lo, hi, o = U32(block), U32(block >> U64(32)), g * 64
-        for i in range(_LANES):
-            a, b, c, d = _philox(U32(lo + U32(i)), hi, trial, site, k0, k1)
+        block, o = U64(U64(group) + U64(g)) << U64(4), g * 64
+        for i in range(16):
+            a, b, c, d = _philox(block + U64(i), block >> U64(32), U64(trial), U64(site), k0, k1)
+            out[o + i] = _float_of_bits(a)
+            out[o + 16 + i] = _float_of_bits(b)
+            out[o + 32 + i] = _float_of_bits(c)
+            out[o + 48 + i] = _float_of_bits(d)
+        for i in range(16):  # a loop of its own: float32 lanes are half as wide as the words' 64 bits
+            a, b = _bits_of_float(out[o + i]), _bits_of_float(out[o + 16 + i])
+            c, d = _bits_of_float(out[o + 32 + i]), _bits_of_float(out[o + 48 + i])
             out[o + i], out[o + 16 + i] = _box_muller(a, b)
             out[o + 32 + i], out[o + 48 + i] = _box_muller(c, d)
 
 
 @jit()
-def _fill_uniforms(out, group, k0, k1, trial, site):  # type: ignore[no-untyped-def]
+def _fill_uniforms(out, group, k0, k1, trial, site):
     """Uniforms of whole groups; `out.size` is a multiple of 64."""
     for g in range(out.size // 64):
-        block = U64(U64(group) + U64(g)) * U64(16)
-        lo, hi, o = U32(block), U32(block >> U64(32)), g * 64
-        for i in range(_LANES):
-            a, b, c, d = _philox(U32(lo + U32(i)), hi, trial, site, k0, k1)
+        block, o = U64(U64(group) + U64(g)) << U64(4), g * 64
+        for i in range(16):
+            a, b, c, d = _philox(block + U64(i), block >> U64(32), U64(trial), U64(site), k0, k1)
             out[o + i] = _open_unit(a)
             out[o + 16 + i] = _open_unit(b)
             out[o + 32 + i] = _open_unit(c)
@@ -178,13 +188,12 @@ def _fill_uniforms(out, group, k0, k1, trial, site):  # type: ignore[no-untyped-
 
 
 @jit()
-def _fill_signs(out, group, k0, k1, trial, site):  # type: ignore[no-untyped-def]
+def _fill_signs(out, group, k0, k1, trial, site):
     """Signs of whole groups; `out.size` is a multiple of 64."""
     for g in range(out.size // 64):
-        block = U64(U64(group) + U64(g)) * U64(16)
-        lo, hi, o = U32(block), U32(block >> U64(32)), g * 64
-        for i in range(_LANES):
-            a, b, c, d = _philox(U32(lo + U32(i)), hi, trial, site, k0, k1)
+        block, o = U64(U64(group) + U64(g)) << U64(4), g * 64
+        for i in range(16):
+            a, b, c, d = _philox(block + U64(i), block >> U64(32), U64(trial), U64(site), k0, k1)
             out[o + i] = _sign(a)
             out[o + 16 + i] = _sign(b)
             out[o + 32 + i] = _sign(c)
@@ -211,7 +220,7 @@ def _fill(kernel: Any, out: NDArray[Any], *, dtype: type, seed: int, site: int, 
     if n_whole:
         kernel(flat[:n_whole], group, *rest)
     if n_whole < flat.size:
-        last = np.empty(GROUP, dtype)
+        last: NDArray[Any] = np.empty(GROUP, dtype)
         kernel(last, group + n_whole // GROUP, *rest)
         flat[n_whole:] = last[: flat.size - n_whole]
 

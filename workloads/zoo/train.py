@@ -5,7 +5,7 @@
 writes `fashion_cnn.onnx`, `fashion_resnet.onnx`, `fashion_mnist_test1000.npz` and `cards.toml`.
 Each network is trained from its own seeded generator on one thread, so neither the order of the
 networks nor the number of cores changes the result; another processor or torch version may.
-The test images are read once, after the last epoch: no epoch or seed is chosen by them.
+The test images are looked at once, after the last epoch: no epoch or seed is chosen by them.
 
 The data are the four IDX files of Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv:1708.07747, MIT licence),
 in Debian's package `dataset-fashion-mnist`. Needs the extra `train` (torch and onnx).
@@ -38,7 +38,7 @@ BATCH_SIZE = 128
 MAX_SHIFT_PIXELS = 2
 IDX_UINT8 = 0x08
 OPSET = 17
-# Float32 sums of at most 800 terms in another order: both ends differ by some tens of units in the last place.
+# Relative to the largest logit: float32 sums of up to 800 terms, taken in another order, differ by tens of units in the last place.
 LOGIT_TOLERANCE = 1e-5
 
 
@@ -299,8 +299,8 @@ def card(network: nn.Module, path: Path, *, test: Images) -> str:
 def make(name: str, recipe: Recipe, *, data: Path, out: Path, seed: int) -> str:
     """Train, fold, export and check the network `name`, and return its card."""
     print(f"{name}: {recipe.n_epochs} epochs, seed {seed}", flush=True)
-    test, path = read_images(data, "t10k"), out / f"{name}.onnx"
     network = train(recipe, read_images(data, "train"), seed=seed)
+    test, path = read_images(data, "t10k"), out / f"{name}.onnx"
     network = folded(network, test.pixels[:N_EMBEDDED])
     export(network, path)
     check_export(network, path, pixels=test.pixels)

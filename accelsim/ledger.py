@@ -1,0 +1,105 @@
+"""From actions to energy: what reading the arrays takes.
+
+For one image and one read time, with v the input voltages of a layer and sums over positions p, rows j, columns i:
+
+    memristors   sum_p sum_ij (G+_ij + G-_ij) v_pj^2                       (1)
+    amplifiers   r_f sum_p sum_i (I+_pi^2 + I-_pi^2),  I = G v             (2)
+
+Energy is (1) + (2) times the read time; power is energy per inference times the inference rate, by default one read of
+the layer with the most positions after the other: rate = 1 / (largest number of positions x read time).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from accelsim.placement import PlacedLayer, Plan, image_chunks
+from accelsim.prediction.target import Weights
+from devices.weight_encoding import Pair
+from workloads.network import Network
+from workloads.operators.base import Array
+from workloads.operators.matrix import MatrixOperator
+from workloads.samples import Samples
+from workloads.walk import walk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerPower:
+    """Mean power of one layer while the network runs at its rate, watts, by component."""
+
+    memristors_w: float
+    amplifiers_w: float
+
+    @property
+    def total_w(self) -> float:
+        """Sum over components."""
+        return self.memristors_w + self.amplifiers_w
+
+
+def reads_per_second_times_read_time(plan: Plan) -> float:
+    """Return inference rate times read time: the share of a second in which one position of a layer is being read."""
+    drive = plan.accelerator.drive
+    if drive.rate_hz is not None and drive.t_read_s is not None:
+        return drive.rate_hz * drive.t_read_s
+    return 1.0 / max(layer.operator.n_positions for layer in plan.layers)
+
+
+def activity(plan: Plan, graph: Network, samples: Samples, view: Weights) -> dict[str, Array]:
+    """Return, by layer, `sum_p v_pj^2` averaged over images, volts squared, in the shape of the weights."""
+    sums = {layer.name: np.zeros(layer.operator.weights.shape) for layer in plan.layers}
+    layers = plan.layer_of_node()
+    apply_view = view.applied_to(graph)
+
+    def watch(i: int, inputs: tuple[Array, ...]) -> Array:
+        if i in layers:
+            layer = layers[i]
+            sums[layer.name] += layer.operator.row_activity(inputs[0]) * layer.volts_per_unit**2 * inputs[0].shape[-1]
+        return apply_view(i, inputs)
+
+    for chunk in image_chunks(samples):
+        walk(graph, chunk, apply=watch)
+    return {name: total / len(samples) for name, total in sums.items()}
+
+
+def squared_currents(plan: Plan, graph: Network, samples: Samples, view: Weights, pairs: Mapping[str, Pair]) -> dict[str, Array]:
+    """Return, by layer, `sum_p (I+^2 + I-^2)` of each column averaged over images, amperes squared, `(n_columns,)`."""
+    sums = {layer.name: np.zeros(layer.operator.n_columns) for layer in plan.layers}
+    layers = plan.layer_of_node()
+    apply_view = view.applied_to(graph)
+
+    def watch(i: int, inputs: tuple[Array, ...]) -> Array:
+        if i in layers:
+            layer = layers[i]
+            for g in (pairs[layer.name].positive_siemens, pairs[layer.name].negative_siemens):
+                sums[layer.name] += column_squares(layer.operator, g, inputs[0]) * layer.volts_per_unit**2
+        return apply_view(i, inputs)
+
+    for chunk in image_chunks(samples):
+        walk(graph, chunk, apply=watch)
+    return {name: total / len(samples) for name, total in sums.items()}
+
+
+def column_squares(operator: MatrixOperator, weights: Array, x: Array) -> Array:
+    """Return `sum_p (W x)_op^2` of each column, summed over images."""
+    largest = float(np.max(np.abs(weights), initial=0.0)) or 1.0  # conductances are small numbers: keep float32 in range
+    y = operator.multiply((weights / largest).astype(np.float32), x).astype(np.float64)
+    return largest**2 * (y * y).reshape(len(y), -1).sum(axis=1)
+
+
+def read_power(plan: Plan, graph: Network, samples: Samples, view: Weights) -> dict[str, LayerPower]:
+    """Return the mean read power of each layer, at the mean conductances and the inputs that `view` produces on `samples`."""
+    graph = replace(graph)
+    pairs = {layer.name: layer.site.stored()[0] for layer in plan.layers}
+    rows = activity(plan, graph, samples, view)
+    amplified = any(layer.sense.feedback_ohm is not None for layer in plan.layers)
+    currents = squared_currents(plan, graph, samples, view, pairs) if amplified else {}
+    share = reads_per_second_times_read_time(plan)
+    return {layer.name: _layer_power(layer, pairs[layer.name], rows[layer.name], currents.get(layer.name), share) for layer in plan.layers}
+
+
+def _layer_power(layer: PlacedLayer, pair: Pair, rows: Array, currents: Array | None, share: float) -> LayerPower:
+    memristors = float(np.sum((pair.positive_siemens + pair.negative_siemens) * rows)) * share
+    feedback = layer.sense.feedback_ohm
+    amplifiers = 0.0 if feedback is None or currents is None else feedback * float(currents.sum()) * share
+    return LayerPower(memristors_w=memristors, amplifiers_w=amplifiers)

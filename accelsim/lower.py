@@ -1,0 +1,158 @@
+"""From a layer of weights to the cells that hold them: the error sites of a placed network.
+
+A matrix layer on ideal converters and wires lowers to one node with one array site: its partial sums are exact, however many
+arrays its rows and columns are spread over. A site answers with weights: the ideal stored ones, their mean and variance, a sample.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from accelsim.accelerator import Cell, Mapping
+from devices.base.stream import normals, site_id
+from devices.law import ArrayMap, CellChain, IdealWires, ReadLaw
+from devices.quantizer import LevelQuantizer
+from devices.weight_encoding import Pair, decode, encode, scale_siemens
+from workloads.operators.base import Array
+from workloads.operators.matrix import MatrixOperator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WeightMoments:
+    """Mean and variance of the effective weights, float64, in the shape of the weights."""
+
+    mean: Array
+    variance: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ArraySite:
+    """The cells of one layer, and the laws they obey.
+
+    Parameters
+    ----------
+    layer, operator
+        The layer's name, and the operator whose weights are stored.
+    cell, mapping
+        The layer's technology and the designer's choices.
+    w_max
+        The weight that gets `g_used`, one a column (equal within a layer or network unless the scale is per column).
+    g_used_siemens
+        Conductance given to `w_max`, one a column.
+    part
+        What is stored: the layer's `weights`, or its `bias` (as one more row of cells).
+    """
+
+    layer: str
+    operator: MatrixOperator
+    cell: Cell
+    mapping: Mapping
+    w_max: Array
+    g_used_siemens: Array
+    part: Literal["weights", "bias"] = "weights"
+    wires: ArrayMap = IdealWires()
+
+    @property
+    def chain(self) -> CellChain:
+        """The cell laws, in the order they act."""
+        return CellChain(() if self.cell.programming is None else (self.cell.programming,))
+
+    @property
+    def read_law(self) -> ReadLaw | None:
+        """The noise of each read, if any."""
+        return self.cell.read_noise
+
+    @property
+    def values(self) -> Array:
+        """What is to be stored, float64: the weights, or the bias as `(n_columns,)`."""
+        stored = self.operator.weights if self.part == "weights" else self.operator.bias
+        assert stored is not None  # a site is made only for what exists
+        return stored.astype(np.float64)
+
+    @property
+    def scale_siemens(self) -> Array:
+        """Conductance per unit of weight, one a column; 0 for a column of zeros."""
+        return scale_siemens(self.w_max, self.g_used_siemens, self.cell.g_min_siemens)
+
+    def with_g_used(self, g_used_siemens: Array) -> "ArraySite":
+        """Return the same site with other conductances for the largest weight."""
+        return replace(self, g_used_siemens=np.broadcast_to(g_used_siemens, self.g_used_siemens.shape))
+
+    def _by_column(self, column_values: Array) -> Array:
+        return column_values.reshape(-1, *(1,) * (self.values.ndim - 1))
+
+    def targets(self, *, quantized: bool = True) -> Pair:
+        """Return the conductances that the pair of each weight should have, before any error and precompensation."""
+        scale = self._by_column(self.scale_siemens)
+        pair = encode(self.values, scale, self.cell.g_min_siemens)
+        if self.mapping.levels is None or not quantized:
+            return pair
+        quantizer = LevelQuantizer(levels=self.mapping.levels, rounding=self.mapping.rounding)
+        g_min = self.cell.g_min_siemens
+        span = np.where(self.scale_siemens > 0.0, self.g_used_siemens - g_min, 0.0)
+        return Pair(
+            positive_siemens=g_min + quantizer.apply(pair.positive_siemens - g_min, self._by_column(span)),
+            negative_siemens=g_min + quantizer.apply(pair.negative_siemens - g_min, self._by_column(span)),
+        )
+
+    def requested(self, *, quantized: bool = True) -> Pair:
+        """Return the conductances asked for: the targets, precompensated when the mapping says so."""
+        pair = self.targets(quantized=quantized)
+        if not self.mapping.precompensate or self.cell.programming is None:
+            return pair
+        law, g_max = self.cell.programming, self.cell.g_max_siemens
+        return Pair(
+            positive_siemens=law.precompensated(pair.positive_siemens, g_max),
+            negative_siemens=law.precompensated(pair.negative_siemens, g_max),
+        )
+
+    def ideal_weights(self) -> Array:
+        """Return the weights that the targets stand for: quantized, without error."""
+        if self.mapping.levels is None:
+            return self.values
+        return decode(self.targets(), self._by_column(self.scale_siemens))
+
+    def stored(self, *, quantized: bool = True) -> tuple[Pair, Pair]:
+        """Return the mean conductances of the pairs and their variances (siemens squared, in a `Pair` of the same fields)."""
+        asked, g_max = self.requested(quantized=quantized), self.cell.g_max_siemens
+        plus = self.chain.moments(asked.positive_siemens, g_max)
+        minus = self.chain.moments(asked.negative_siemens, g_max)
+        mean = Pair(positive_siemens=plus.mean_siemens, negative_siemens=minus.mean_siemens)
+        return mean, Pair(positive_siemens=plus.variance_siemens2, negative_siemens=minus.variance_siemens2)
+
+    def moments(self, *, quantized: bool = True) -> WeightMoments:
+        """Return mean and variance of the effective weights over programmings."""
+        scale = self._by_column(self.scale_siemens)
+        mean, variance = self.stored(quantized=quantized)
+        total = variance.positive_siemens + variance.negative_siemens
+        return WeightMoments(mean=decode(mean, scale), variance=_over_square(total, scale))
+
+    def read_variance(self) -> Array | None:
+        """Return the variance of the effective weights at one read, given their mean stored values; None without read noise."""
+        if self.read_law is None:
+            return None
+        mean, variance = self.stored()
+        g_max = self.cell.g_max_siemens
+        seen = [  # E v(G) over the stored values: a square law adds the variance of what is stored
+            self.read_law.variance_siemens2(np.sqrt(m**2 + v), g_max)
+            for m, v in ((mean.positive_siemens, variance.positive_siemens), (mean.negative_siemens, variance.negative_siemens))
+        ]
+        return _over_square(seen[0] + seen[1], self._by_column(self.scale_siemens))
+
+    def sample_conductances(self, *, seed: int, trial: int) -> Pair:
+        """Return one programming of the pairs, float32: a pure function of seed, trial, layer and cell."""
+        asked, g_max = self.requested(), self.cell.g_max_siemens
+        halves = []
+        for sign, target in (("+", asked.positive_siemens), ("-", asked.negative_siemens)):
+            draws = tuple(
+                normals(np.empty(target.shape, np.float32), seed=seed, site=site_id(self.layer, f"cell {self.part} {sign}", slot), trial=trial)
+                for slot in range(len(self.chain.laws))
+            )
+            halves.append(self.chain.sample(target, g_max, normals=draws).astype(np.float32, copy=False))
+        return Pair(positive_siemens=halves[0], negative_siemens=halves[1])
+
+
+def _over_square(variance: Array, scale: Array) -> Array:
+    squared = np.broadcast_to(scale**2, variance.shape)
+    return np.divide(variance, squared, out=np.zeros_like(variance), where=squared > 0.0)

@@ -1,0 +1,1 @@
+"""The best design under a budget: closed forms, certificate, Pareto curve."""

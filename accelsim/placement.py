@@ -1,0 +1,245 @@
+"""Placing a network on an accelerator: calibration, scales, and the lowered graph that predictors and samplers walk."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import numpy as np
+
+from accelsim.accelerator import Accelerator, Drive, Sense
+from accelsim.design import Design
+from accelsim.lower import ArraySite
+from devices.base.errors import SamplesError, SpecError
+from workloads.network import INPUT, Network, Node, digest_of, to_lanes
+from workloads.operators.base import Array
+from workloads.operators.matrix import MatrixOperator
+from workloads.operators.pooling import MaxPool
+from workloads.operators.piecewise import Relu
+from workloads.samples import Samples
+from workloads.walk import walk
+
+CHUNK_IMAGES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlacedLayer:
+    """One matrix layer on its arrays.
+
+    Parameters
+    ----------
+    node
+        Its index in the plan's graph.
+    site, bias_site
+        The cells of the weights, and of the bias where the mapping stores it in devices.
+    input_max
+        Largest magnitude of the layer's input over the calibration samples; it is driven with `drive.v_read_v`.
+    n_arrays
+        Arrays of the given size that the layer takes (row blocks times column blocks).
+    """
+
+    node: int
+    name: str
+    site: ArraySite
+    bias_site: ArraySite | None
+    drive: Drive
+    sense: Sense
+    input_max: float
+    n_arrays: int
+
+    @property
+    def operator(self) -> MatrixOperator:
+        """The layer's operator, with its float weights."""
+        return self.site.operator
+
+    @property
+    def volts_per_unit(self) -> float:
+        """Read voltage for an input of one; 0 where calibration saw only zeros."""
+        return self.drive.v_read_v / self.input_max if self.input_max > 0.0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """A network placed on an accelerator: references and small records; conductances are made when asked.
+
+    Parameters
+    ----------
+    network
+        The network as it was loaded.
+    graph
+        The graph that is walked: the same function, with ReLU behind the max-pool it feeds.
+    layers
+        The matrix layers in order of the graph.
+    """
+
+    network: Network
+    accelerator: Accelerator
+    graph: Network
+    layers: tuple[PlacedLayer, ...]
+    calibration_digest: str
+    design: Design | None = None
+
+    def with_design(self, design: Design) -> "Plan":
+        """Return the same placement with the design's conductances."""
+        names = [layer.name for layer in self.layers]
+        for name in design.g_used_siemens:
+            if name not in names:
+                near = get_close_matches(name, names, 1)
+                raise SpecError(f"design names a layer {name!r} that the network does not have" + (f"; nearest: {near[0]!r}" if near else ""))
+        moved = tuple(_with_g_used(layer, np.asarray(design.g_used_siemens.get(layer.name, layer.site.g_used_siemens))) for layer in self.layers)
+        return replace(self, layers=moved, design=design)
+
+    def layer_of_node(self) -> dict[int, PlacedLayer]:
+        """Return the placed layers by node index."""
+        return {layer.node: layer for layer in self.layers}
+
+    @property
+    def n_out(self) -> int:
+        """Number of outputs of one image."""
+        return math.prod(self.graph.nodes[self.graph.output].shape)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the network, the complete spec, the calibration and the conductances in use."""
+        used = [layer.site.g_used_siemens for layer in self.layers]
+        return digest_of(self.network.digest, self.accelerator.digest, self.calibration_digest, *used)
+
+    def activation_elements(self) -> int:
+        """Number of elements of all values of one image: what a backward pass must keep."""
+        return sum(math.prod(node.shape) for node in self.graph.nodes) + math.prod(self.graph.input_shape)
+
+
+def place(network: Network, accelerator: Accelerator, *, calibration: Samples, design: Design | None = None) -> Plan:
+    """Place every matrix layer of `network` on arrays of `accelerator`.
+
+    `calibration` gives each layer's largest input, which is driven with the read voltage. Raises SpecError for layer
+    names of the spec that the network does not have, SamplesError when calibration does not fit the network.
+    """
+    check_samples(network, calibration)
+    graph = reorder_relu_behind_pool(network)
+    _check_layer_names(graph, accelerator)
+    largest = _largest_inputs(graph, calibration)
+    layers = tuple(_place_layers(graph, accelerator, largest))
+    if not layers:
+        raise SpecError(f"{network.name} has no layer with weights; there is nothing to place on arrays")
+    plan = Plan(network=network, accelerator=accelerator, graph=graph, layers=layers, calibration_digest=calibration.digest)
+    return plan if design is None else plan.with_design(design)
+
+
+def check_samples(network: Network, samples: Samples) -> None:
+    """Raise SamplesError unless the samples fit the network's input."""
+    if tuple(samples.x.shape[1:]) != tuple(network.input_shape):
+        raise SamplesError(f"x has shape {samples.x.shape}, but {network.name} takes (N, {', '.join(map(str, network.input_shape))})")
+
+
+def _check_layer_names(graph: Network, accelerator: Accelerator) -> None:
+    names = [node.name for _, node in graph.matrix_layers()]
+    for name in accelerator.layer_names:
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f"nearest: {near[0]!r}" if near else f"it has {', '.join(names[:12])}"
+            raise SpecError(f'layers."{name}": the network has no such layer; {hint} (`accelsim inspect` lists them)')
+
+
+def _largest_inputs(graph: Network, calibration: Samples) -> dict[int, float]:
+    largest: dict[int, float] = {i: 0.0 for i, _ in graph.matrix_layers()}
+
+    def watch(i: int, inputs: tuple[Array, ...]) -> Array:
+        if i in largest:
+            largest[i] = max(largest[i], float(np.max(np.abs(inputs[0]))))
+        return graph.nodes[i].operator.forward(*inputs)
+
+    for chunk in image_chunks(calibration):
+        walk(graph, chunk, apply=watch)
+    return largest
+
+
+def image_chunks(samples: Samples, size: int = CHUNK_IMAGES) -> Iterable[Array]:
+    """Yield engine arrays `(*input_shape, up to size)`."""
+    for start in range(0, len(samples), size):
+        yield to_lanes(samples.x[start : start + size])
+
+
+def _place_layers(graph: Network, accelerator: Accelerator, largest: dict[int, float]) -> Iterable[PlacedLayer]:
+    network_max = max((float(np.max(np.abs(_stored_values(n.operator, accelerator)))) for _, n in graph.matrix_layers()), default=0.0)
+    for i, node in graph.matrix_layers():
+        assert isinstance(node.operator, MatrixOperator)
+        local = accelerator.for_layer(node.name)
+        site = _site(node, local, network_max)
+        bias_site = None
+        if local.mapping.bias == "device" and node.operator.bias is not None:
+            bias_site = replace(site, part="bias")
+        yield PlacedLayer(
+            node=i, name=node.name, site=site, bias_site=bias_site, drive=local.drive, sense=local.sense,
+            input_max=largest[i], n_arrays=_n_arrays(node.operator, local),
+        )
+
+
+def _stored_values(operator: object, accelerator: Accelerator) -> Array:
+    assert isinstance(operator, MatrixOperator)
+    columns = operator.weights.reshape(operator.n_columns, -1)
+    if accelerator.mapping.bias == "device" and operator.bias is not None:
+        columns = np.concatenate([columns, operator.bias[:, None]], axis=1)
+    return columns
+
+
+def _site(node: Node, local: Accelerator, network_max: float) -> ArraySite:
+    operator = node.operator
+    assert isinstance(operator, MatrixOperator)
+    by_column = np.abs(_stored_values(operator, local)).max(axis=1).astype(np.float64)
+    w_max = {
+        "network": np.full_like(by_column, network_max),
+        "layer": np.full_like(by_column, by_column.max()),
+        "column": by_column,
+    }[local.mapping.scale]
+    used = local.cell.g_max_siemens if local.mapping.g_used_siemens is None else local.mapping.g_used_siemens
+    return ArraySite(
+        layer=node.name, operator=operator, cell=local.cell, mapping=local.mapping,
+        w_max=w_max, g_used_siemens=np.full_like(w_max, used),
+    )
+
+
+def _with_g_used(layer: PlacedLayer, g_used: Array) -> PlacedLayer:
+    n = layer.operator.n_columns
+    if g_used.size not in (1, n):
+        raise SpecError(f"design gives layer {layer.name!r} {g_used.size} conductances; need 1 or one for each of its {n} columns")
+    low, high = layer.site.cell.g_min_siemens, layer.site.cell.g_max_siemens
+    if not (np.all(g_used > low) and np.all(g_used <= high * (1 + 1e-12))):
+        raise SpecError(
+            f"layer {layer.name!r}: need g_min_siemens < g_used_siemens <= g_max_siemens ({low:g} S to {high:g} S), "
+            f"got {float(np.min(g_used)):g} S to {float(np.max(g_used)):g} S"
+        )
+    g_used = np.minimum(g_used, high)
+    bias = None if layer.bias_site is None else layer.bias_site.with_g_used(g_used)
+    return replace(layer, site=layer.site.with_g_used(g_used), bias_site=bias)
+
+
+def _n_arrays(operator: MatrixOperator, local: Accelerator) -> int:
+    size = local.mapping.array
+    rows = operator.n_rows + int(local.mapping.bias == "device" and operator.bias is not None)
+    columns = 2 * operator.n_columns  # a differential pair takes two columns
+    row_blocks = 1 if size is None or size.n_rows is None else math.ceil(rows / size.n_rows)
+    column_blocks = 1 if size is None or size.n_columns is None else math.ceil(columns / size.n_columns)
+    return row_blocks * column_blocks
+
+
+def reorder_relu_behind_pool(network: Network) -> Network:
+    """Return the same function with each ReLU that only feeds a max-pool moved behind it.
+
+    max(relu(x)) = relu(max(x)), exactly; the max of Gaussians has good closed forms, the max of rectified ones does not.
+    """
+    nodes = list(network.nodes)
+    consumers = network.consumers()
+    for i, node in enumerate(nodes):
+        if not isinstance(node.operator, Relu) or len(consumers[i]) != 1 or i == network.output:
+            continue
+        j = consumers[i][0]
+        pool = nodes[j]
+        if not isinstance(pool.operator, MaxPool) or j != i + 1:
+            continue
+        source = node.inputs
+        source_shape = network.input_shape if source[0] == INPUT else nodes[source[0]].shape
+        pooled = Node(name=pool.name, operator=pool.operator, inputs=source, shape=pool.operator.out_shape(source_shape))
+        nodes[i] = pooled
+        nodes[j] = Node(name=node.name, operator=node.operator, inputs=(i,), shape=pooled.shape)
+    return replace(network, nodes=tuple(nodes))

@@ -1,0 +1,1 @@
+"""Analytic predictors of the output error: adjoint, sketched, covariance, corrected."""

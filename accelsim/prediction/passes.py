@@ -1,0 +1,154 @@
+"""One pass forwards and one backwards: the walk that every first-order quantity is made of.
+
+Forwards, each node leaves a `LocalMap`; matrix layers also leave their input. Backwards, all outputs travel together as lanes
+(lane = output * B + image), and each matrix layer shows its output gradient to a visitor on the way.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from workloads.network import INPUT, Network, NodeIndex
+from workloads.operators.base import Array, LocalMap
+from workloads.operators.matrix import MatrixOperator
+
+Visitor = Callable[[NodeIndex, Array, Array], None]
+"""Called with a node, the gradient `(*shape, R*B)` at its output, and its input `(*in_shape, B)`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MatrixMap(LocalMap):
+    """The map of a matrix layer with weights of its own (mean or sampled)."""
+
+    operator: MatrixOperator
+    weights: Array
+
+    def push(self, tangents: tuple[Array | None, ...]) -> Array:
+        (tangent,) = tangents
+        if tangent is None:
+            raise ValueError("a matrix map needs its one tangent")
+        return self.operator.multiply(self.weights, tangent)
+
+    def pull(self, delta: Array) -> tuple[Array | None, ...]:
+        return (self.operator.multiply_transposed(self.weights, delta),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Linearization:
+    """A network at a point: its output, the map of each node, and the inputs of its matrix layers."""
+
+    graph: Network
+    output: Array
+    maps: Mapping[NodeIndex, LocalMap]
+    matrix_inputs: Mapping[NodeIndex, Array]
+    noisy: frozenset[NodeIndex]
+    """Nodes that come after a matrix layer: where errors can be."""
+
+
+def ancestors(graph: Network) -> frozenset[NodeIndex]:
+    """Return the nodes that the output depends on."""
+    needed = {graph.output}
+    for i in range(graph.output, -1, -1):
+        if i in needed:
+            needed.update(j for j in graph.nodes[i].inputs if j != INPUT)
+    return frozenset(needed)
+
+
+def after_a_matrix(graph: Network) -> frozenset[NodeIndex]:
+    """Return the nodes whose value depends on stored weights."""
+    noisy: set[NodeIndex] = set()
+    for i, node in enumerate(graph.nodes):
+        if isinstance(node.operator, MatrixOperator) or any(j in noisy for j in node.inputs):
+            noisy.add(i)
+    return frozenset(noisy)
+
+
+def matrix_forward(operator: MatrixOperator, weights: Array, x: Array, bias: Array | None = None) -> Array:
+    """Return `W x + b` with weights, and optionally a bias, other than the operator's own."""
+    y = operator.multiply(weights, x)
+    if bias is not None:
+        y += bias.reshape(-1, *(1,) * (y.ndim - 1)).astype(y.dtype)
+        return y
+    return operator.with_bias(y)
+
+
+def linearize(graph: Network, images: Array, weights: Mapping[NodeIndex, Array], biases: Mapping[NodeIndex, Array]) -> Linearization:
+    """Run forwards with the given weights and biases, leaving a map at each node that errors can reach."""
+    needed, noisy, last = ancestors(graph), after_a_matrix(graph), graph.last_use()
+    values: dict[NodeIndex, Array] = {INPUT: images}
+    maps: dict[NodeIndex, LocalMap] = {}
+    matrix_inputs: dict[NodeIndex, Array] = {}
+    for i, node in enumerate(graph.nodes[: graph.output + 1]):
+        if i not in needed:
+            continue
+        inputs = tuple(values[j] for j in node.inputs)
+        if isinstance(node.operator, MatrixOperator):
+            values[i] = matrix_forward(node.operator, weights[i], inputs[0], biases.get(i))
+            maps[i] = MatrixMap(node.operator, weights[i])
+            matrix_inputs[i] = inputs[0]
+        else:
+            values[i] = node.operator.forward(*inputs)
+            if i in noisy:
+                maps[i] = node.operator.linearize(inputs, values[i])
+        _forget(values, node.inputs, last, i, graph.output)
+    return Linearization(graph=graph, output=values[graph.output], maps=maps, matrix_inputs=matrix_inputs, noisy=noisy)
+
+
+def _forget(values: dict[NodeIndex, Array], inputs: tuple[NodeIndex, ...], last: list[NodeIndex], i: NodeIndex, output: NodeIndex) -> None:
+    for j in inputs:
+        if j not in (INPUT, output) and last[j] == i:
+            values.pop(j, None)
+
+
+def pull(point: Linearization, seeds: Array, visit: Visitor, *, passed: Visitor | None = None) -> None:
+    """Carry `seeds` `(*out_shape, R*B)` from the output back to every matrix layer, and show each its gradient.
+
+    `passed`, when given, sees every other noisy node's gradient at its output too (its third argument is the gradient again).
+    """
+    graph = point.graph
+    deltas: dict[NodeIndex, Array] = {graph.output: seeds}
+    for i in range(graph.output, -1, -1):
+        delta = deltas.pop(i, None)
+        if delta is None:
+            continue
+        node = graph.nodes[i]
+        if isinstance(node.operator, MatrixOperator):
+            visit(i, delta, point.matrix_inputs[i])
+        elif passed is not None:
+            passed(i, delta, delta)
+        if not any(j in point.noisy for j in node.inputs):
+            continue
+        for j, part in zip(node.inputs, point.maps[i].pull(delta)):
+            if j in point.noisy and part is not None:
+                deltas[j] = deltas[j] + part if j in deltas else part
+
+
+def push(point: Linearization, errors: Mapping[NodeIndex, Array], bias_errors: Mapping[NodeIndex, Array]) -> Array:
+    """Return the first-order output error `J e` `(*out_shape, B)` for errors in the weights of the matrix layers."""
+    graph, last = point.graph, point.graph.last_use()
+    tangents: dict[NodeIndex, Array] = {}
+    for i, node in enumerate(graph.nodes[: graph.output + 1]):
+        if i not in point.maps:
+            continue
+        tangent = None
+        if any(j in tangents for j in node.inputs):
+            tangent = point.maps[i].push(tuple(tangents.get(j) for j in node.inputs))
+        if isinstance(node.operator, MatrixOperator):
+            tangent = _with_own_error(node.operator, tangent, point.matrix_inputs[i], errors.get(i), bias_errors.get(i))
+        if tangent is not None:
+            tangents[i] = tangent
+        _forget(tangents, tuple(j for j in node.inputs if j in tangents), last, i, graph.output)
+    result = tangents.get(graph.output)
+    return np.zeros_like(point.output) if result is None else result
+
+
+def _with_own_error(
+    operator: MatrixOperator, tangent: Array | None, x: Array, error: Array | None, bias_error: Array | None
+) -> Array | None:
+    if error is not None:
+        own = operator.multiply(error, x)
+        tangent = own if tangent is None else tangent + own
+    if bias_error is not None and tangent is not None:
+        tangent += bias_error.reshape(-1, *(1,) * (tangent.ndim - 1)).astype(tangent.dtype)
+    return tangent

@@ -1,0 +1,264 @@
+"""The linear response of the outputs to errors in the weights: the coefficients from which every first-order answer is made.
+
+With g_oj = dy/dW_oj, a vector over outputs, and V_oj = Var W_oj,
+
+    Cov_out = sum_oj V_oj g_oj g_oj'                                            (1)
+    MSE     = mean |E y - y*|^2 / n_out + sum_oj V_oj S_oj,   S_oj = mean over images of |g_oj|^2 / n_out      (2)
+
+In a convolution the same noisy weight acts at every position, so g sums over positions first and is squared then. Noise that is
+fresh at each read is independent by position: squared first, then summed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from accelsim.lower import ArraySite
+from accelsim.placement import PlacedLayer, Plan
+from accelsim.prediction.passes import Linearization, linearize, pull
+from accelsim.prediction.target import Weights, mean_weights
+from devices.base.stream import rademacher, site_id
+from workloads.kernels import GradientMoments
+from workloads.network import Network, NodeIndex, from_lanes, to_lanes
+from workloads.operators.base import Array
+from workloads.samples import Samples
+
+MAX_EXACT_OUTPUTS = 64
+MAX_COVARIANCE_OUTPUTS = 32
+N_SKETCHES = 24
+LANES_WANTED = 160
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class LayerResponse:
+    """What one layer's errors do to the outputs.
+
+    Parameters
+    ----------
+    power
+        S of (2), float64, in the shape of the weights.
+    bias_power
+        The same for a bias that is stored in devices, `(n_columns,)`.
+    programming_by_output, read_by_output
+        Variance of each output, averaged over images, `(n_out,)` (one entry with probes).
+    """
+
+    power: Array
+    bias_power: Array
+    programming_by_output: Array
+    read_by_output: Array
+
+    @property
+    def programming(self) -> float:
+        """MSE by programming errors of this layer."""
+        return float(self.programming_by_output.mean())
+
+    @property
+    def read_noise(self) -> float:
+        """MSE by read noise of this layer."""
+        return float(self.read_by_output.mean())
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Response:
+    """The linear response of a plan on samples.
+
+    Parameters
+    ----------
+    layers
+        By layer name, in order.
+    mean_output
+        Outputs `(N, n_out)` of the network of mean weights.
+    variance_by_image
+        Variance summed over outputs, over n_out, `(N,)`.
+    covariance
+        Output covariance by image `(N, n_out, n_out)`, None where there are too many outputs.
+    draws
+        `(n_draws, N, n_out)` random first-order errors `J e` with e = +-sqrt(V): what a chip does to all outputs at once; None with probes.
+    n_probes
+        0 when every output was carried; otherwise the number of random combinations an image.
+    variance_se
+        Standard error of the total variance, from the probes; 0 when exact.
+    """
+
+    layers: dict[str, LayerResponse]
+    mean_output: Array
+    variance_by_image: Array
+    covariance: Array | None
+    draws: Array | None
+    n_probes: int = 0
+    variance_se: float = 0.0
+
+    @property
+    def variance(self) -> float:
+        """Variance part of the MSE, all layers and causes."""
+        return float(self.variance_by_image.mean())
+
+    def chip_sd(self, reference: Array) -> float | None:
+        """Return the standard deviation over chips of the MSE against `reference` `(N, n_out)`.
+
+        To first order a chip's output error is q + d, d ~ N(0, C) jointly over all N n_out outputs, and with K = C / (N n_out)
+        sd^2 = 2 tr K^2 + 4 q' K q / (N n_out); both traces come from the draws d_s, of which distinct pairs are unbiased:
+        tr C^2 = E (d_s . d_t)^2.
+        """
+        if self.draws is None or len(self.draws) < 2:
+            return None
+        flat = self.draws.reshape(len(self.draws), -1)
+        q = (self.mean_output - reference).ravel()
+        gram = flat @ flat.T
+        n = len(flat)
+        trace = (np.sum(gram**2) - np.sum(np.diag(gram) ** 2)) / (n * (n - 1))
+        along = float(np.mean((flat @ q) ** 2))
+        return float(np.sqrt(2.0 * trace + 4.0 * along)) / q.size
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Tally:
+    """Sums for one layer over image chunks."""
+
+    power: Array
+    bias_power: Array
+    programming: Array
+    read: Array
+    draws: list[Array] = field(default_factory=list)
+
+
+def respond(
+    plan: Plan, graph: Network, samples: Samples, *, seed: int, n_probes: int = 0, draws: bool = True, view: Weights | None = None
+) -> Response:
+    """Return the linear response at the mean weights (or at `view`); every output exactly, or `n_probes` combinations an image."""
+    worker = _Worker(plan, graph, seed=seed, n_probes=n_probes, draws=draws and n_probes == 0, view=view or mean_weights(plan))
+    for images in _chunks(samples, worker.n_carried):
+        worker.add(images)
+    return worker.result(len(samples))
+
+
+def _chunks(samples: Samples, n_carried: int) -> Iterator[Array]:
+    size = max(1, LANES_WANTED // n_carried)
+    size = max(16, size - size % 16) if n_carried <= 2 * LANES_WANTED else size
+    for start in range(0, len(samples), size):
+        yield to_lanes(samples.x[start : start + size])
+
+
+class _Worker:
+    """Adds up the response over chunks of images."""
+
+    def __init__(self, plan: Plan, graph: Network, *, seed: int, n_probes: int, draws: bool, view: Weights) -> None:
+        self.plan, self.graph, self.seed, self.n_probes, self.view = plan, graph, seed, n_probes, view
+        self.n_out = int(np.prod(graph.nodes[graph.output].shape))
+        self.n_carried = n_probes or self.n_out
+        self.covariance = n_probes == 0 and self.n_out <= MAX_COVARIANCE_OUTPUTS
+        self.layers: dict[NodeIndex, PlacedLayer] = plan.layer_of_node()
+        self.variances = {node: layer.site.moments().variance.astype(np.float32) for node, layer in self.layers.items()}
+        self.bias_variances = {n: _bias_variance(layer.bias_site) for n, layer in self.layers.items()}
+        self.read_variances = {n: _read_variance(layer.site) for n, layer in self.layers.items()}
+        self.signs = {n: self._signs(layer) for n, layer in self.layers.items()} if draws else {}
+        self.tallies = {n: self._tally(layer) for n, layer in self.layers.items()}
+        self.outputs: list[Array] = []
+        self.by_image: list[Array] = []
+        self.spread: list[Array] = []
+        self.covariances: list[Array] = []
+        self.drawn: list[Array] = []
+        self.n_seen = 0
+
+    def _signs(self, layer: PlacedLayer) -> Array:
+        out = np.empty(N_SKETCHES * layer.operator.weights.size, np.float32)
+        rademacher(out, seed=self.seed, site=site_id(layer.name, "sketch"), trial=0)
+        return out.reshape(N_SKETCHES, -1)
+
+    def _tally(self, layer: PlacedLayer) -> _Tally:
+        n = layer.operator.n_columns
+        return _Tally(
+            power=np.zeros(layer.operator.weights.shape), bias_power=np.zeros(n),
+            programming=np.zeros(self.n_carried), read=np.zeros(self.n_carried),
+        )
+
+    def add(self, images: Array) -> None:
+        """Add a chunk of images `(*input_shape, B)`."""
+        point = linearize(self.graph, images, self.view.weights, self.view.biases)
+        n_images = images.shape[-1]
+        self.lane_power = np.zeros(self.n_carried * n_images)
+        self.chunk_covariance = np.zeros((self.n_carried, self.n_carried, n_images)) if self.covariance else None
+        self.chunk_draws = np.zeros((N_SKETCHES, self.n_carried * n_images)) if self.signs else None
+        pull(point, self._seeds(point, n_images), self._visit)
+        self.outputs.append(from_lanes(point.output).reshape(n_images, -1).astype(np.float64))
+        lanes = self.lane_power.reshape(self.n_carried, n_images)
+        self.by_image.append(lanes.sum(axis=0) / (self.n_carried if self.n_probes else 1) / self.n_out)
+        if self.n_probes:
+            self.spread.append(lanes.var(axis=0, ddof=1) / self.n_probes / self.n_out**2)
+        if self.chunk_covariance is not None:
+            self.covariances.append(np.moveaxis(self.chunk_covariance, -1, 0))
+        if self.chunk_draws is not None:
+            self.drawn.append(self.chunk_draws.reshape(N_SKETCHES, self.n_carried, n_images).transpose(0, 2, 1))
+        self.n_seen += n_images
+
+    def _seeds(self, point: Linearization, n_images: int) -> Array:
+        shape = self.graph.nodes[self.graph.output].shape
+        seeds = np.zeros((self.n_out, self.n_carried, n_images), np.float32)
+        if self.n_probes:
+            rademacher(seeds, seed=self.seed, site=site_id("", "probe"), trial=self.n_seen)
+        else:
+            seeds[np.arange(self.n_out), np.arange(self.n_out)] = 1.0
+        return seeds.reshape(*shape, self.n_carried * n_images)
+
+    def _visit(self, i: NodeIndex, delta: Array, x: Array) -> None:
+        operator, tally = self.layers[i].operator, self.tallies[i]
+        moments = operator.gradient_moments(delta, x, self.variances[i], covariance=self.covariance, signs=self.signs.get(i))
+        tally.power += moments.power
+        self._share(tally.programming, moments.lane_power)
+        self._joint(moments)
+        if self.bias_variances[i] is not None:
+            self._add_bias(tally, delta, self.bias_variances[i], x.shape[-1])
+        if self.read_variances[i] is not None:
+            spread = operator.multiply(self.read_variances[i], x * x)
+            split = delta.reshape(*delta.shape[:-1], -1, x.shape[-1])
+            fresh = np.einsum("...rb,...b->rb", (split * split).reshape(-1, *split.shape[-2:]), spread.reshape(-1, x.shape[-1]))
+            self._share(tally.read, fresh.ravel().astype(np.float64))
+
+    def _share(self, by_output: Array, lane_power: Array) -> None:
+        by_output += lane_power.reshape(self.n_carried, -1).sum(axis=1)
+        self.lane_power += lane_power
+
+    def _joint(self, moments: GradientMoments) -> None:
+        if self.chunk_covariance is not None and moments.covariance is not None:
+            self.chunk_covariance += moments.covariance
+        if self.chunk_draws is not None and moments.sketch is not None:
+            self.chunk_draws += moments.sketch
+
+    def _add_bias(self, tally: _Tally, delta: Array, variance: Array | None, n_images: int) -> None:
+        gradient = delta.reshape(delta.shape[0], -1, delta.shape[-1]).sum(axis=1).astype(np.float64)
+        assert variance is not None  # the caller has looked
+        tally.bias_power += (gradient**2).sum(axis=1)
+        self._share(tally.programming, variance @ gradient**2)
+        if self.chunk_covariance is not None:
+            split = gradient.reshape(len(gradient), -1, n_images)
+            self.chunk_covariance += np.einsum("o,orb,osb->rsb", variance, split, split)
+
+    def result(self, n_images: int) -> Response:
+        """Return the response, normalized over images and outputs."""
+        per = n_images * self.n_out * (self.n_probes or 1)
+        to_output = n_images * (self.n_out * self.n_probes / self.n_carried if self.n_probes else 1)
+        layers = {
+            self.layers[n].name: LayerResponse(
+                power=t.power / per, bias_power=t.bias_power / per,
+                programming_by_output=t.programming / to_output, read_by_output=t.read / to_output,
+            )
+            for n, t in self.tallies.items()
+        }
+        spread = np.concatenate(self.spread) if self.spread else np.zeros(1)
+        return Response(
+            layers=layers, mean_output=np.concatenate(self.outputs), variance_by_image=np.concatenate(self.by_image),
+            covariance=np.concatenate(self.covariances) if self.covariances else None,
+            draws=np.concatenate(self.drawn, axis=1) if self.drawn else None,
+            n_probes=self.n_probes, variance_se=float(np.sqrt(spread.sum())) / n_images,
+        )
+
+
+def _bias_variance(site: ArraySite | None) -> Array | None:
+    return None if site is None else site.moments().variance
+
+
+def _read_variance(site: ArraySite) -> Array | None:
+    variance = site.read_variance()
+    return None if variance is None else variance.astype(np.float32)

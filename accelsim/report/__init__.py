@@ -1,0 +1,1 @@
+"""Frozen answers: tables, run folders, comparison."""

@@ -1,0 +1,1 @@
+"""Monte-Carlo, done well: trials, control variate, stopping on precision, agreement."""

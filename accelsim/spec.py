@@ -1,0 +1,237 @@
+"""Tables behind a spec: what `use` starts from, how tables merge, and where a `--set` path leads."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from devices import catalog
+from devices.base.errors import SpecError
+from devices.base.toml_codec import MAX_FILE_BYTES, Entry, entries, joined, parse_toml, read_text, shown
+
+Table: TypeAlias = dict[str, Any]
+Path_: TypeAlias = tuple[str, ...]
+
+MAX_USE_DEPTH = 8
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|[^.="\']+|[.=]')
+
+
+# where a spec comes from
+
+
+def load(source: str | Path) -> tuple[Table, str]:
+    """Return the merged tables of a preset or a file, what it uses included, and a name for its origin."""
+    return _load(source, folder=Path(), chain=())
+
+
+def load_text(text: str, *, origin: str, folder: Path | None) -> tuple[Table, str]:
+    """Return the merged tables of a spec text; it may use files only when `folder` says where they are."""
+    return _with_base(parse_toml(text, origin=origin), origin=origin, folder=folder, chain=())
+
+
+def _load(source: str | Path, *, folder: Path, chain: tuple[str, ...]) -> tuple[Table, str]:
+    if isinstance(source, str) and source in catalog.names():
+        key, text, place = source, catalog.text(source), None
+    else:
+        path = folder / source
+        _refuse_unknown(source, path)
+        key, text, place = str(path.resolve()), read_text(path), path.parent
+    if key in chain:
+        raise SpecError(f"use: {' -> '.join((*chain, key))} is a circle; remove one `use`")
+    if len(chain) >= MAX_USE_DEPTH:
+        raise SpecError(f"use: more than {MAX_USE_DEPTH} specs deep at {key}; merge some")
+    origin = str(source)
+    table = parse_toml(text, origin=origin)
+    table.setdefault("name", Path(source).stem)
+    return _with_base(table, origin=origin, folder=place, chain=(*chain, key))
+
+
+def _refuse_unknown(source: str | Path, path: Path) -> None:
+    if isinstance(source, Path) or "/" in source or source.endswith(".toml") or _exists(path):
+        return
+    raise SpecError(catalog.unknown(source) + "; a file's name ends in .toml")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _with_base(table: Table, *, origin: str, folder: Path | None, chain: tuple[str, ...]) -> tuple[Table, str]:
+    if "use" not in table:
+        return table, origin
+    used = table.pop("use")
+    if not isinstance(used, str):
+        raise SpecError(f"{origin}: use: {shown(used)}: need the name of a preset or of a spec file")
+    if folder is None and used not in catalog.names():
+        raise SpecError(f"{origin}: use: {catalog.unknown(used)}; a text or preset may use presets only")
+    base, base_origin = _load(used, folder=folder or Path(), chain=chain)
+    return merged(base, table), f"{origin} (which uses {base_origin})"
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    """Return `base` with what `over` says instead; a table of another `kind` replaces the base's whole table."""
+    result = dict(base)
+    for name, value in over.items():
+        old = result.get(name)
+        both = isinstance(value, dict) and isinstance(old, dict)
+        result[name] = merged(old, value) if both and value.get("kind", old.get("kind")) == old.get("kind") else value
+    return result
+
+
+def flattened(table: Mapping[str, Any], *, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Yield the leaves of nested tables with their paths."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from flattened(value, path=(*path, name))
+        else:
+            yield (*path, name), value
+
+
+def lookup(table: Mapping[str, Any], path: Path_) -> Any:
+    """Return what stands at a path, None where nothing does."""
+    found: Any = table
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def assigned(table: Mapping[str, Any], path: Path_, *, value: Any) -> Table:
+    """Return the table with `value` at `path`."""
+    head, rest = path[0], path[1:]
+    below = table.get(head)
+    return {**table, head: assigned(below if isinstance(below, dict) else {}, rest, value=value) if rest else value}
+
+
+# paths of a record type
+
+
+def dotted(path: Path_) -> str:
+    """Return a path as TOML writes it."""
+    text = ""
+    for name in path:
+        text = joined(text, name)
+    return text
+
+
+def paths(record_type: type, *, table: Mapping[str, Any] | None, per_layer: bool = False) -> Iterator[tuple[Path_, Entry | None]]:
+    """Yield every leaf of a record type; with `table`, only those of the tables that are present in it.
+
+    The entry is None for `kind`. With `per_layer`, only what a layer may differ in.
+    """
+    for entry in entries(record_type):
+        if per_layer and not entry.about.per_layer:
+            continue
+        inner = table.get(entry.name) if table is not None else None
+        if entry.shape not in ("record", "family"):
+            yield (entry.name,), entry
+        elif table is None or isinstance(inner, dict):
+            for path, leaf in _inner(entry, inner, per_layer=per_layer):
+                yield (entry.name, *path), leaf
+
+
+def _inner(entry: Entry, table: Mapping[str, Any] | None, *, per_layer: bool) -> Iterator[tuple[Path_, Entry | None]]:
+    if entry.shape == "record":
+        yield from paths(entry.hint, table=table, per_layer=per_layer)
+        return
+    yield ("kind",), None
+    seen: set[Path_] = set()
+    for kind, record_type in entry.kinds().items():
+        if table is None or table.get("kind", kind) == kind:
+            for path, leaf in paths(record_type, table=table, per_layer=per_layer):
+                if path not in seen:
+                    seen.add(path)
+                    yield path, leaf
+
+
+def _optional_tables(record_type: type, *, per_layer: bool) -> Iterator[Path_]:
+    for entry in entries(record_type):
+        if entry.shape in ("record", "family") and entry.optional and (entry.about.per_layer or not per_layer):
+            yield (entry.name,)
+        if entry.shape == "record":
+            yield from ((entry.name, *path) for path in _optional_tables(entry.hint, per_layer=per_layer))
+
+
+def resolved(record_type: type, path: Path_, *, table: Mapping[str, Any], per_layer: bool = False) -> tuple[Path_, Entry | None]:
+    """Return the full path that `path` stands for: itself, or the only leaf whose path it shortens."""
+    every = dict(paths(record_type, table=None, per_layer=per_layer))
+    if path in every:
+        return path, every[path]
+    if path in set(_optional_tables(record_type, per_layer=per_layer)):
+        return path, None
+    present = dict(paths(record_type, table=table, per_layer=per_layer))
+    matching = [full for full in present if full[-1] == path[-1] and _shortens(path, full)]
+    if len(matching) == 1:
+        return matching[0], present[matching[0]]
+    if matching:
+        raise SpecError(f"{dotted(path)}: ambiguous; one of {', '.join(map(dotted, matching))}")
+    near = get_close_matches(dotted(path)[:128], [dotted(full) for full in every], n=3, cutoff=0.4)
+    where = " that a layer may differ in" if per_layer else ""
+    raise SpecError(f"{dotted(path)}: unknown field{where}" + (f"; nearest: {', '.join(near)}" if near else ""))
+
+
+def _shortens(short: Path_, full: Path_) -> bool:
+    left = iter(full)
+    return all(name in left for name in short)
+
+
+# --set
+
+
+def split_assignment(text: str) -> tuple[Path_, str]:
+    """Return the path and the value of `cell.error_rel=0.03`; names with dots may be quoted as in TOML."""
+    if len(text) > MAX_FILE_BYTES:
+        raise SpecError(f"--set: {len(text)} characters; need at most {MAX_FILE_BYTES}")
+    names: list[str] = []
+    position, part = 0, ""
+    while token := _TOKEN.match(text, position):
+        position = token.end()
+        if token[0] in ".=":
+            names.append(part)
+            part = ""
+            if token[0] == "=":
+                break
+        else:
+            part += _unquoted(token[0])
+    else:
+        raise SpecError(f"--set {shown(text)}: need PATH=VALUE, e.g. cell.error_rel=0.03")
+    if not all(names):
+        raise SpecError(f"--set {shown(text)}: a name in the path is empty")
+    return tuple(names), text[position:].strip()
+
+
+def _unquoted(token: str) -> str:
+    if token[0] not in "\"'":
+        return token.strip()
+    return str(parse_toml(f"v = {token}", origin="--set")["v"])
+
+
+def set_value(text: str, entry: Entry | None) -> Any:
+    """Return the value of a `--set`: TOML where it is TOML, else the text itself (`20uS`, `none`, `nearest`)."""
+    try:
+        value = tomllib.loads(f"v = {text}\n")
+    except (ValueError, RecursionError):
+        return text
+    is_text = entry is None or entry.shape in ("str", "choice")
+    plain = set(value) == {"v"} and isinstance(value["v"], str if is_text else str | int | float | bool | dict)
+    return value["v"] if plain or (entry is None and isinstance(value.get("v"), dict)) else text
+
+
+def split_layer_path(record_type: type, path: Path_, *, table: Mapping[str, Any], layers: Mapping[str, Any]) -> tuple[str, Path_]:
+    """Return the name and the rest of a path after `layers`; an unquoted name with dots ends where a field begins."""
+    every = dict(paths(record_type, table=None)).keys() | set(_optional_tables(record_type, per_layer=False))
+    splits = [(".".join(path[:i]), path[i:]) for i in range(1, len(path))]
+    for name, rest in splits:
+        if rest in every:
+            return name, rest
+    for name, rest in splits:
+        if name in layers:
+            return name, rest
+    for name, rest in splits:
+        if any(full[-1] == rest[-1] and _shortens(rest, full) for full, _ in paths(record_type, table=table)):
+            return name, rest
+    raise SpecError(f"layers.{'.'.join(path)}: need layers.NAME.FIELD, e.g. layers.\"features.0\".mapping.levels")
