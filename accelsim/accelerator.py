@@ -1,31 +1,30 @@
-"""An accelerator, described: cells, how weights are mapped on them, how they are driven and sensed.
+"""An accelerator, described: its cells, how weights are mapped on them, how they are driven and sensed.
 
-Everything is a frozen record in SI; a spec in TOML, a preset or Python makes the same record, `to_toml` writes it back.
-A layer may differ (`[layers."features.0"]`): `for_layer` returns the accelerator that this layer sees.
+Everything is a frozen record in SI; a spec in TOML, a preset or Python makes the same record, and `to_toml` writes it
+back. A layer may differ (`[layers."features.0"]`): `for_layer` returns the accelerator that this layer sees.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from accelsim import spec
 from devices import catalog
 from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity
 from devices.base.toml_codec import (
+    NONE,
     Faults,
+    Table,
     about,
     check_types,
-    converted,
     decode,
     joined,
-    kind_of,
     raise_faults,
     shown,
-    string_text,
     to_table,
     value_text,
     write_lines,
@@ -37,42 +36,40 @@ Leaf: TypeAlias = float | int | bool | str | None
 SCHEMA = 1
 
 
-def _programming_laws() -> Mapping[str, type]:
+def _programming_laws() -> dict[str, type]:
     from devices.programming import PROGRAMMING_LAWS  # SciPy is slow to import
 
-    return PROGRAMMING_LAWS
+    return dict(PROGRAMMING_LAWS)
 
 
-def _read_laws() -> Mapping[str, type]:
+def _read_laws() -> dict[str, type]:
     from devices.read_noise import READ_LAWS
 
-    return READ_LAWS
+    return dict(READ_LAWS)
 
 
-_PROGRAMMING_DOCS = {
-    "error_rel": "Standard deviation of the error, over cell.g_max_siemens (state_independent) or over the target (proportional).",
-    "clip": "Whether a conductance that would be negative becomes zero.",
+_OVER = "over cell.g_max_siemens (state_independent) or over the conductance (proportional)."
+_PROGRAMMING = {
+    "error_rel": f"Standard deviation of the error, {_OVER}",
+    "clip": "Whether a conductance that would be negative is zero instead.",
 }
-_READ_DOCS = {"error_rel": "Standard deviation of the noise, over cell.g_max_siemens (state_independent) or the conductance (proportional)."}
+_READ_NOISE = {"error_rel": f"Standard deviation of the noise, {_OVER}"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What the technology gives; never optimized.
-
-    Raises SpecError unless 0 <= g_min_siemens < g_max_siemens.
-    """
+    """What the technology gives; never optimized. Needs 0 <= g_min_siemens < g_max_siemens."""
 
     g_min_siemens: float = field(metadata=about("Lowest conductance a cell can be given.", at_least=0.0))
-    g_max_siemens: float = field(metadata=about("Highest conductance a cell can be given; error_rel is a fraction of it.", above=0.0))
-    source: str = field(default="", metadata=about("Where these numbers are from.", per_layer=False))
+    g_max_siemens: float = field(metadata=about("Highest conductance a cell can be given; relative errors are over it.", above=0.0))
+    source: str = field(default="", metadata=about("Where the numbers of this cell are from.", per_layer=False))
     programming: CellLaw | None = field(
         default=None,
-        metadata=about("What a programmed conductance misses its target by.", absent="no error", kinds=_programming_laws, docs=_PROGRAMMING_DOCS),
+        metadata=about("What stored conductances miss their targets by.", absent="no error", kinds=_programming_laws, docs=_PROGRAMMING),
     )
     read_noise: ReadLaw | None = field(
         default=None,
-        metadata=about("What each read adds afresh.", absent="no noise", kinds=_read_laws, docs=_READ_DOCS),
+        metadata=about("What is added afresh at each read.", absent="no noise", kinds=_read_laws, docs=_READ_NOISE),
     )
 
     def __post_init__(self) -> None:
@@ -83,15 +80,266 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArraySize:
-    """The largest array there is; layers that need more are split."""
+    """The largest array there is; a layer that needs more is split over several."""
 
-    n_rows: int | None = field(default=None, metadata=about("Rows (inputs) of an array.", at_least=1, absent="as many as the layer has"))
-    n_columns: int | None = field(default=None, metadata=about("Columns (pairs of devices) of an array.", at_least=1, absent="as many as needed"))
+    n_rows: int | None = field(default=None, metadata=about("Inputs of one array.", at_least=1, absent="as many as the layer has"))
+    n_columns: int | None = field(default=None, metadata=about("Outputs of one array.", at_least=1, absent="as many as the layer has"))
 
     def __post_init__(self) -> None:
         raise_faults(check_types(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mapping_:
-    """Placeholder replaced below."""
+class Mapping:
+    """What the designer chooses: which conductance stands for which weight."""
+
+    encoding: Literal["differential"] = field(default="differential", metadata=about("How a signed weight is stored.", per_layer=False))
+    scale: Literal["network", "layer", "column"] = field(
+        default="layer", metadata=about("What shares one factor from weights to conductances.", per_layer=False)
+    )
+    g_used_siemens: float | None = field(
+        default=None, metadata=about("Conductance of the largest weight; optimize() moves it.", above=0.0, absent="cell.g_max_siemens")
+    )
+    levels: int | None = field(
+        default=None, metadata=about("Conductances a cell can be asked for, over the range used.", at_least=2, absent="analog")
+    )
+    rounding: Literal["nearest", "floor"] = field(
+        default="nearest", metadata=about("How a target becomes a level; floor only reproduces the MemSE code, at 4x to 85x more error.")
+    )
+    bias: Literal["digital", "device"] = field(default="digital", metadata=about("Where biases are kept.", per_layer=False))
+    precompensate: bool = field(default=False, metadata=about("Whether targets are moved so that clipping leaves no bias."))
+    array: ArraySize | None = field(default=None, metadata=about("Size of an array.", absent="one array a layer"))
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drive:
+    """How inputs are applied."""
+
+    v_read_v: float = field(metadata=about("Read voltage, reached by a layer's calibrated maximum.", above=0.0))
+    t_read_s: float | None = field(
+        default=None, metadata=about("Time one read takes.", above=0.0, absent="energies are not known, power is", per_layer=False)
+    )
+    rate_hz: float | None = field(
+        default=None,
+        metadata=about(
+            "Inferences a second.", above=0.0, absent="1 / (largest number of positions of a layer x read time)", per_layer=False
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sense:
+    """How currents are read."""
+
+    feedback_ohm: float | None = field(
+        default=None, metadata=about("Feedback resistance of the transimpedance amplifiers.", above=0.0, absent="no amplifier power term")
+    )
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerOverride:
+    """What one layer has different: dotted paths and their values in SI, None for absent."""
+
+    name: str
+    leaves: tuple[tuple[str, Leaf], ...]
+
+    def table(self) -> spec.Table:
+        """Return the leaves as nested tables."""
+        table: spec.Table = {}
+        for path, value in self.leaves:
+            table = spec.assigned(table, tuple(path.split(".")), value=NONE if value is None else value)
+        return table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Accelerator:
+    """A whole accelerator.
+
+    Raises SpecError unless cell.g_min_siemens < mapping.g_used_siemens <= cell.g_max_siemens, for every layer.
+    """
+
+    schema: int = field(default=SCHEMA, metadata=about("Version of this format.", per_layer=False))
+    name: str = field(metadata=about("Name of this accelerator.", per_layer=False))
+    cell: Cell = field(metadata=about("What the technology gives."))
+    mapping: Mapping = field(default=Mapping(), metadata=about("What the designer chooses."))
+    drive: Drive = field(metadata=about("How inputs are applied."))
+    sense: Sense = field(default=Sense(), metadata=about("How currents are read."))
+    layers: tuple[LayerOverride, ...] = field(default=(), metadata=about("What layers have different.", coded=False))
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+        if self.schema != SCHEMA:
+            raise SpecError(f"schema: {self.schema}: need {SCHEMA}; this version reads no other")
+        used, low, high = self.mapping.g_used_siemens, self.cell.g_min_siemens, self.cell.g_max_siemens
+        if used is not None and not low < used <= high:
+            raise SpecError(
+                f"mapping.g_used_siemens: need cell.g_min_siemens < g_used_siemens <= cell.g_max_siemens, "
+                f"got {used:g} S with {low:g} S and {high:g} S; move g_used_siemens into the range"
+            )
+        self._check_layers()
+
+    def _check_layers(self) -> None:
+        ordered = tuple(sorted(self.layers, key=lambda layer: layer.name))
+        if len({layer.name for layer in ordered}) < len(ordered):
+            raise SpecError("layers: the same name twice")
+        object.__setattr__(self, "layers", ordered)
+        if ordered:
+            faults = Faults(self.name)
+            tables = {layer.name: layer.table() for layer in ordered}
+            decoded = _decode_layers(tables, base=to_table(self), faults=faults)
+            raise_faults(faults.lines)
+            object.__setattr__(self, "layers", decoded)
+
+    @classmethod
+    def from_toml(cls, source: str | Path, *, set: Iterable[str] = ()) -> Self:
+        """Return the accelerator of a preset or a spec file, with `set` (as in `--set`) applied.
+
+        Raises SpecError with every fault of the file at once.
+        """
+        try:
+            table, origin = spec.load(source)
+            return cls._from_table(table, origin=origin, assignments=set)
+        except RecursionError:
+            raise SpecError(f"{source}: nested too deeply") from None
+
+    @classmethod
+    def from_text(cls, text: str, *, origin: str = "spec", folder: Path | None = None, set: Iterable[str] = ()) -> Self:
+        """Return the accelerator of a spec in TOML; it may `use` files only when `folder` says where they are."""
+        try:
+            table, full_origin = spec.load_text(text, origin=origin, folder=folder)
+            return cls._from_table(table, origin=full_origin, assignments=set)
+        except RecursionError:
+            raise SpecError(f"{origin}: nested too deeply") from None
+
+    @classmethod
+    def preset(cls, name: str, *, set: Iterable[str] = ()) -> Self:
+        """Return a preset of the catalog; never a file."""
+        return cls.from_text(catalog.text(name), origin=name, set=set)
+
+    @classmethod
+    def _from_table(cls, table: Table, *, origin: str, assignments: Iterable[str]) -> Self:
+        changed = dict(table)
+        for assignment in assignments:
+            changed = _assigned(changed, assignment)
+            origin = f"{origin}, set {shown(assignment)}" if len(origin) < 200 else origin
+        faults = Faults(origin)
+        layers = changed.pop("layers", {})
+        record = decode(cls, changed, faults=faults, also=("use", "layers"))
+        decoded = _decode_layers(layers, base=changed, faults=faults)
+        faults.raise_if_any()
+        assert record is not None
+        return dataclasses.replace(record, layers=decoded)
+
+    def with_set(self, *assignments: str) -> Self:
+        """Return the accelerator with leaves changed, each as in `cell.error_rel=0.03`.
+
+        A path may be shortened while one leaf only matches it. Raises SpecError with the candidates otherwise.
+        """
+        return self._from_table(self.to_table(), origin=self.name, assignments=assignments)
+
+    def for_layer(self, name: str) -> Self:
+        """Return what one layer sees: this accelerator with the layer's own values, and no layers."""
+        plain = dataclasses.replace(self, layers=())
+        for layer in self.layers:
+            if layer.name == name:
+                return self._from_table(spec.merged(plain.to_table(), layer.table()), origin=self.name, assignments=())
+        return plain
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers that differ, sorted; `place` checks that the network has them."""
+        return tuple(layer.name for layer in self.layers)
+
+    def to_table(self) -> spec.Table:
+        """Return nested tables of plain values in SI; what is absent is left out."""
+        layers = {layer.name: layer.table() for layer in self.layers}
+        return to_table(self) | ({"layers": layers} if layers else {})
+
+    def to_toml(self, *, comments: bool = False) -> str:
+        """Return the complete spec; with comments, the meaning, unit, range and default of every field."""
+        lines = [*write_lines(self, comments=comments), *(_LAYERS_COMMENT if comments else ()), *_layer_lines(self.layers)]
+        return "\n".join(lines).lstrip("\n") + "\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the complete spec."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        low = format_quantity(self.cell.g_min_siemens, "siemens", n_digits=4)
+        high = format_quantity(self.cell.g_max_siemens, "siemens", n_digits=4)
+        v_read = format_quantity(self.drive.v_read_v, "volt", n_digits=4)
+        return f"Accelerator({self.name!r}, {low} to {high}, {v_read}, digest {self.digest[:8]})"
+
+
+_LAYERS_COMMENT = (
+    "",
+    "# What one layer has different, under its name as `accelsim inspect` prints it, for example:",
+    '# [layers."features.0"]',
+    '# mapping.g_used_siemens = "20 uS"',
+)
+
+
+def _layer_lines(layers: tuple[LayerOverride, ...]) -> Iterator[str]:
+    for layer in layers:
+        yield from ("", f"[{joined('layers', layer.name)}]")
+        for path, value in layer.leaves:
+            yield f"{path} = {value_text(path.rpartition('.')[2], value)}"
+
+
+def _decode_layers(raw: object, *, base: Table, faults: Faults) -> tuple[LayerOverride, ...]:
+    if not isinstance(raw, dict):
+        faults.add("layers", 'need tables such as [layers."features.0"]', value=raw)
+        return ()
+    every = (_decode_layer(name, raw[name], base=base, faults=faults) for name in sorted(raw))
+    return tuple(layer for layer in every if layer is not None)
+
+
+def _decode_layer(name: str, partial: object, *, base: Table, faults: Faults) -> LayerOverride | None:
+    path = joined("layers", name)
+    if not name or not isinstance(partial, dict):
+        faults.add(path, "need a table of what the layer has different, under the layer's name", value=partial)
+        return None
+    _refuse_shared(partial, faults=faults, path=path)
+    own = Faults(faults.origin)
+    record = decode(Accelerator, spec.merged(base, partial), faults=own, path=path)
+    if record is None:
+        of_base = Faults(faults.origin)
+        decode(Accelerator, base, faults=of_base, path=path)
+        for line in own.lines:
+            if line not in of_base.lines:
+                faults.add("", line)
+        return None
+    full = to_table(record)
+    leaves = tuple(sorted((spec.dotted(leaf), spec.lookup(full, leaf)) for leaf, _ in spec.flattened(partial)))
+    return LayerOverride(name=name, leaves=leaves)
+
+
+def _refuse_shared(partial: Table, *, faults: Faults, path: str) -> None:
+    shared = spec.settable(Accelerator).keys() - spec.settable(Accelerator, per_layer=True).keys()
+    for leaf, _ in spec.flattened(partial):
+        if leaf in shared:
+            faults.add(f"{path}.{spec.dotted(leaf)}", "a layer cannot differ in this; set it for the whole accelerator")
+
+
+def _assigned(table: spec.Table, assignment: str) -> spec.Table:
+    path, text = spec.split_assignment(assignment)
+    if path[0] != "layers":
+        full, entry = spec.resolved(Accelerator, path, table=table)
+        return spec.assigned(table, full, value=spec.set_value(text, entry))
+    layers = table.get("layers")
+    layers = layers if isinstance(layers, dict) else {}
+    name, rest = spec.split_layer_path(Accelerator, path[1:], table=table, layers=layers)
+    own = layers.get(name)
+    local = spec.merged(table, own if isinstance(own, dict) else {})
+    full, entry = spec.resolved(Accelerator, rest, table=local, layer=name)
+    return spec.assigned(table, ("layers", name, *full), value=spec.set_value(text, entry))

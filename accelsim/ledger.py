@@ -10,12 +10,13 @@ the layer with the most positions after the other: rate = 1 / (largest number of
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from accelsim.placement import PlacedLayer, Plan, image_chunks
 from accelsim.prediction.target import Weights
+from devices.base.errors import SpecError
 from devices.weight_encoding import Pair
 from workloads.network import Network
 from workloads.operators.base import Array
@@ -40,7 +41,9 @@ class LayerPower:
 def reads_per_second_times_read_time(plan: Plan) -> float:
     """Return inference rate times read time: the share of a second in which one position of a layer is being read."""
     drive = plan.accelerator.drive
-    if drive.rate_hz is not None and drive.t_read_s is not None:
+    if drive.rate_hz is not None:
+        if drive.t_read_s is None:
+            raise SpecError(f"drive.rate_hz is {drive.rate_hz:g} Hz, but power at a given rate needs drive.t_read_s; set it, or leave rate_hz out")
         return drive.rate_hz * drive.t_read_s
     return 1.0 / max(layer.operator.n_positions for layer in plan.layers)
 
@@ -89,7 +92,6 @@ def column_squares(operator: MatrixOperator, weights: Array, x: Array) -> Array:
 
 def read_power(plan: Plan, graph: Network, samples: Samples, view: Weights) -> dict[str, LayerPower]:
     """Return the mean read power of each layer, at the mean conductances and the inputs that `view` produces on `samples`."""
-    graph = replace(graph)
     pairs = {layer.name: layer.site.stored()[0] for layer in plan.layers}
     rows = activity(plan, graph, samples, view)
     amplified = any(layer.sense.feedback_ohm is not None for layer in plan.layers)

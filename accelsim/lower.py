@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 
 from accelsim.accelerator import Cell, Mapping
-from devices.base.stream import normals, site_id
 from devices.law import ArrayMap, CellChain, IdealWires, ReadLaw
 from devices.quantizer import LevelQuantizer
 from devices.weight_encoding import Pair, decode, encode, scale_siemens
@@ -139,18 +138,6 @@ class ArraySite:
             for m, v in ((mean.positive_siemens, variance.positive_siemens), (mean.negative_siemens, variance.negative_siemens))
         ]
         return _over_square(seen[0] + seen[1], self._by_column(self.scale_siemens))
-
-    def sample_conductances(self, *, seed: int, trial: int) -> Pair:
-        """Return one programming of the pairs, float32: a pure function of seed, trial, layer and cell."""
-        asked, g_max = self.requested(), self.cell.g_max_siemens
-        halves = []
-        for sign, target in (("+", asked.positive_siemens), ("-", asked.negative_siemens)):
-            draws = tuple(
-                normals(np.empty(target.shape, np.float32), seed=seed, site=site_id(self.layer, f"cell {self.part} {sign}", slot), trial=trial)
-                for slot in range(len(self.chain.laws))
-            )
-            halves.append(self.chain.sample(target, g_max, normals=draws).astype(np.float32, copy=False))
-        return Pair(positive_siemens=halves[0], negative_siemens=halves[1])
 
 
 def _over_square(variance: Array, scale: Array) -> Array:

@@ -1,7 +1,6 @@
 """Tables behind a spec: what `use` starts from, how tables merge, and where a `--set` path leads."""
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +14,7 @@ Table: TypeAlias = dict[str, Any]
 Path_: TypeAlias = tuple[str, ...]
 
 MAX_USE_DEPTH = 8
+MAX_PATH_PARTS = 32
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|[^.="\']+|[.=]')
 
 
@@ -79,8 +79,12 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     for name, value in over.items():
         old = result.get(name)
         both = isinstance(value, dict) and isinstance(old, dict)
-        result[name] = merged(old, value) if both and value.get("kind", old.get("kind")) == old.get("kind") else value
+        result[name] = merged(old, value) if both and _same_kind(old, value) else value
     return result
+
+
+def _same_kind(old: Any, value: Any) -> bool:
+    return "kind" not in value or value["kind"] == old.get("kind")
 
 
 def flattened(table: Mapping[str, Any], *, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
@@ -126,12 +130,19 @@ def paths(record_type: type, *, table: Mapping[str, Any] | None, per_layer: bool
     for entry in entries(record_type):
         if per_layer and not entry.about.per_layer:
             continue
-        inner = table.get(entry.name) if table is not None else None
+        inner = _present(entry, table)
         if entry.shape not in ("record", "family"):
             yield (entry.name,), entry
-        elif table is None or isinstance(inner, dict):
+        elif table is None or inner is not None:
             for path, leaf in _inner(entry, inner, per_layer=per_layer):
                 yield (entry.name, *path), leaf
+
+
+def _present(entry: Entry, table: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    inner = table.get(entry.name) if table is not None else None
+    if isinstance(inner, Mapping):
+        return inner
+    return None if table is None or entry.optional else {}
 
 
 def _inner(entry: Entry, table: Mapping[str, Any] | None, *, per_layer: bool) -> Iterator[tuple[Path_, Entry | None]]:
@@ -156,27 +167,41 @@ def _optional_tables(record_type: type, *, per_layer: bool) -> Iterator[Path_]:
             yield from ((entry.name, *path) for path in _optional_tables(entry.hint, per_layer=per_layer))
 
 
-def resolved(record_type: type, path: Path_, *, table: Mapping[str, Any], per_layer: bool = False) -> tuple[Path_, Entry | None]:
-    """Return the full path that `path` stands for: itself, or the only leaf whose path it shortens."""
-    every = dict(paths(record_type, table=None, per_layer=per_layer))
+def settable(record_type: type, *, per_layer: bool = False) -> dict[Path_, Entry | None]:
+    """Return every path that may be given a value: leaves, and tables that may be absent."""
+    tables = dict.fromkeys(_optional_tables(record_type, per_layer=per_layer))
+    return dict(paths(record_type, table=None, per_layer=per_layer)) | tables
+
+
+def resolved(record_type: type, path: Path_, *, table: Mapping[str, Any], layer: str | None = None) -> tuple[Path_, Entry | None]:
+    """Return the full path that `path` stands for: itself, or the only leaf whose path it shortens.
+
+    With `layer`, among what a layer may differ in. Raises SpecError with the candidates or the nearest fields.
+    """
+    per_layer = layer is not None
+    every = settable(record_type, per_layer=per_layer)
     if path in every:
         return path, every[path]
-    if path in set(_optional_tables(record_type, per_layer=per_layer)):
-        return path, None
     present = dict(paths(record_type, table=table, per_layer=per_layer))
-    matching = [full for full in present if full[-1] == path[-1] and _shortens(path, full)]
+    matching = [full for full in present if _shortens(path, full)]
     if len(matching) == 1:
         return matching[0], present[matching[0]]
+    where = "" if layer is None else dotted(("layers", layer)) + "."
     if matching:
-        raise SpecError(f"{dotted(path)}: ambiguous; one of {', '.join(map(dotted, matching))}")
-    near = get_close_matches(dotted(path)[:128], [dotted(full) for full in every], n=3, cutoff=0.4)
-    where = " that a layer may differ in" if per_layer else ""
-    raise SpecError(f"{dotted(path)}: unknown field{where}" + (f"; nearest: {', '.join(near)}" if near else ""))
+        raise SpecError(f"{where}{dotted(path)}: ambiguous; one of {', '.join(map(dotted, matching))}")
+    if any(path == full or _shortens(path, full) for full in settable(record_type)) and per_layer:
+        raise SpecError(f"{where}{dotted(path)}: a layer cannot differ in this; set it for the whole accelerator")
+    raise SpecError(f"{where}{dotted(path)[:200]}: unknown field{_nearest(path, tuple(every))}")
+
+
+def _nearest(path: Path_, every: tuple[Path_, ...]) -> str:
+    leaves = get_close_matches(path[-1][:64], sorted({full[-1] for full in every}), n=1)
+    return f"; nearest: {', '.join(dotted(full) for full in every if full[-1] in leaves)}" if leaves else ""
 
 
 def _shortens(short: Path_, full: Path_) -> bool:
     left = iter(full)
-    return all(name in left for name in short)
+    return short[-1:] == full[-1:] and all(name in left for name in short)
 
 
 # --set
@@ -201,6 +226,8 @@ def split_assignment(text: str) -> tuple[Path_, str]:
         raise SpecError(f"--set {shown(text)}: need PATH=VALUE, e.g. cell.error_rel=0.03")
     if not all(names):
         raise SpecError(f"--set {shown(text)}: a name in the path is empty")
+    if len(names) > MAX_PATH_PARTS:
+        raise SpecError(f"--set {shown(text)}: {len(names)} names in the path; need at most {MAX_PATH_PARTS}")
     return tuple(names), text[position:].strip()
 
 
@@ -213,17 +240,16 @@ def _unquoted(token: str) -> str:
 def set_value(text: str, entry: Entry | None) -> Any:
     """Return the value of a `--set`: TOML where it is TOML, else the text itself (`20uS`, `none`, `nearest`)."""
     try:
-        value = tomllib.loads(f"v = {text}\n")
-    except (ValueError, RecursionError):
+        value = parse_toml(f"v = {text}\n", origin="--set")
+    except SpecError:
         return text
-    is_text = entry is None or entry.shape in ("str", "choice")
-    plain = set(value) == {"v"} and isinstance(value["v"], str if is_text else str | int | float | bool | dict)
-    return value["v"] if plain or (entry is None and isinstance(value.get("v"), dict)) else text
+    wanted = str | dict if entry is None else str if entry.shape in ("str", "choice") else str | int | float
+    return value["v"] if set(value) == {"v"} and isinstance(value["v"], wanted) else text
 
 
 def split_layer_path(record_type: type, path: Path_, *, table: Mapping[str, Any], layers: Mapping[str, Any]) -> tuple[str, Path_]:
     """Return the name and the rest of a path after `layers`; an unquoted name with dots ends where a field begins."""
-    every = dict(paths(record_type, table=None)).keys() | set(_optional_tables(record_type, per_layer=False))
+    every = settable(record_type)
     splits = [(".".join(path[:i]), path[i:]) for i in range(1, len(path))]
     for name, rest in splits:
         if rest in every:
@@ -232,6 +258,6 @@ def split_layer_path(record_type: type, path: Path_, *, table: Mapping[str, Any]
         if name in layers:
             return name, rest
     for name, rest in splits:
-        if any(full[-1] == rest[-1] and _shortens(rest, full) for full, _ in paths(record_type, table=table)):
+        if any(_shortens(rest, full) for full, _ in paths(record_type, table=table)):
             return name, rest
     raise SpecError(f"layers.{'.'.join(path)}: need layers.NAME.FIELD, e.g. layers.\"features.0\".mapping.levels")

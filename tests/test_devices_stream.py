@@ -114,9 +114,9 @@ def test_sine_and_cosine_are_right_to_float32():
     w = np.linspace(0, 2**32 - 1, 20001).astype(np.uint32)
     got = np.array([stream._sine_cosine(v) for v in w], np.float64)
     angle = w.view(np.int32).astype(np.float64) * (math.pi / 2**31)
-    # 2 s c and 1 - 2 s^2 double the half angle's errors, a few times the unit roundoff 2^-24 each
-    assert np.abs(got[:, 0] - np.sin(angle)).max() < 2**-21
-    assert np.abs(got[:, 1] - np.cos(angle)).max() < 2**-21
+    # 2 s c and 1 - 2 s^2 have up to four times the half angle's errors, themselves up to four unit roundoffs 2^-24
+    assert np.abs(got[:, 0] - np.sin(angle)).max() < 2**-20
+    assert np.abs(got[:, 1] - np.cos(angle)).max() < 2**-20
 
 
 @pytest.mark.parametrize("lag", [1, 2, 3, 4, 15, 16, 17, 32, 48, 64, 128, 1024, N // 2])

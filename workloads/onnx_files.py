@@ -12,7 +12,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from devices.base.errors import NetworkError, UnsupportedOperatorError
 from workloads.network import digest_of
-from workloads.operators.base import Array
 
 OPSETS = range(7, 23)
 DOMAINS = ("", "ai.onnx")

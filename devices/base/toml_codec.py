@@ -31,6 +31,7 @@ Shape: TypeAlias = Literal["float", "int", "bool", "str", "choice", "record", "f
 Record = TypeVar("Record")
 
 MAX_FILE_BYTES = 256 * 1024
+MAX_DOTS_A_LINE = 200
 MAX_FAULTS_SHOWN = 20
 NONE = "none"
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -101,9 +102,13 @@ class Entry:
         return self.about.kinds() if self.about.kinds else {}
 
 
-@cache
 def entries(record_type: type) -> tuple[Entry, ...]:
     """Return the coded fields of a record type, scalars before tables, as TOML wants them."""
+    return _entries(record_type)
+
+
+@cache
+def _entries(record_type: Any) -> tuple[Entry, ...]:
     hints = get_type_hints(record_type)
     every = [_entry(field, hints[field.name]) for field in dataclasses.fields(record_type)]
     return tuple(sorted((entry for entry in every if entry.about.coded), key=lambda entry: entry.shape in ("record", "family")))
@@ -152,6 +157,8 @@ def shown(value: object) -> str:
         return "a table"
     if isinstance(value, list):
         return f"a list of {len(value)}"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, int) and abs(value) >= 10**40:
         return "a huge integer"
     text = repr(value[:61] if isinstance(value, str) else value)
@@ -217,6 +224,7 @@ def parse_toml(text: str, *, origin: str, max_bytes: int = MAX_FILE_BYTES) -> di
     """Return the tables of a TOML text; SpecError with the line of a syntax error."""
     if len(text) > max_bytes:
         raise SpecError(f"{origin}: {len(text)} characters; need at most {max_bytes}")
+    _refuse_long_keys(text, origin)
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -225,11 +233,21 @@ def parse_toml(text: str, *, origin: str, max_bytes: int = MAX_FILE_BYTES) -> di
         raise SpecError(f"{origin}: not TOML: {error}") from None
 
 
+def _refuse_long_keys(text: str, origin: str) -> None:
+    """Refuse lines with very many dots: tomllib's time and memory grow with the square of a key's parts."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > MAX_DOTS_A_LINE:
+            raise SpecError(f"{origin}: line {number} has {line.count('.')} dots; need at most {MAX_DOTS_A_LINE}, split the line")
+
+
 # decoding
 
 
-def decode(record_type: type[Record], table: object, *, faults: Faults, path: str = "") -> Record | None:
-    """Return the record that a table describes, or None after noting everything that is wrong with it."""
+def decode(record_type: type[Record], table: object, *, faults: Faults, path: str = "", also: tuple[str, ...] = ()) -> Record | None:
+    """Return the record that a table describes, or None after noting everything that is wrong with it.
+
+    `also` names keys that the caller takes out of the table, to suggest when a key is misspelt.
+    """
     known = {entry.name: entry for entry in entries(record_type)}
     if not isinstance(table, dict):
         faults.add(path, f"need a table of {', '.join(known)}", value=table)
@@ -237,8 +255,10 @@ def decode(record_type: type[Record], table: object, *, faults: Faults, path: st
     before = faults.n
     for name in table:
         if name not in known:
-            faults.add_unknown(path, name, known=tuple(known))
-    values = {name: _decode_entry(entry, table.get(name, _MISSING), faults=faults, path=joined(path, name)) for name, entry in known.items()}
+            faults.add_unknown(path, name, known=(*known, *also))
+    values = {
+        name: _decode_entry(entry, table.get(name, _MISSING), faults=faults, path=joined(path, name)) for name, entry in known.items()
+    }
     return _made(record_type, values, faults=faults, path=path) if faults.n == before else None
 
 
@@ -247,7 +267,8 @@ def _made(record_type: type[Record], values: Table, *, faults: Faults, path: str
         return record_type(**values)
     except SpecError as error:
         for line in str(error).splitlines():
-            faults.add(path, line)
+            inside = bool(path) and line.partition(":")[0].partition(".")[0] in values
+            faults.add("" if inside else path, f"{path}.{line}" if inside else line)
         return None
 
 
@@ -309,8 +330,8 @@ def _need(entry: Entry) -> str:
         return f"need {unit.measures}, e.g. {unit.example}"
     if entry.shape == "choice":
         return f"need {_alternatives(get_args(entry.hint))}"
-    words = {"int": "a whole number", "bool": "true or false", "str": "text in quotes", "record": "a table", "family": "a table with a kind"}
-    return f"need {words[entry.shape]}"
+    words = {"int": "a whole number", "bool": "true or false", "str": "text in quotes", "record": "a table"}
+    return f"need {words.get(entry.shape, 'a table with a kind')}"
 
 
 def _alternatives(names: Any) -> str:
@@ -436,4 +457,4 @@ def _default_text(entry: Entry) -> str:
         return "required"
     if entry.default is None:
         return f"absent: {entry.about.absent}" if entry.about.absent else "may be absent"
-    return f"default {value_text(entry.name, entry.default)}"
+    return "may be left out" if entry.shape == "record" else f"default {value_text(entry.name, entry.default)}"

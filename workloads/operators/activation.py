@@ -5,13 +5,14 @@ For `x ~ N(m, s^2)` each element is on its own, so four numbers say all:
     E f,   Var f,   S = E f',   a_k = E[f(m + s z) He_k(z)]      z ~ N(0, 1)                    (1)
 
 Sums of ramps (`PiecewiseLinear`) have them in closed form; smooth functions (`Smooth`) by Gauss-Hermite quadrature,
-which is poor at kinks and therefore never used for ramps.
+which is poor at kinks: a function that has some names them, and is integrated piece by piece.
 """
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from scipy.special import ndtr
@@ -19,6 +20,8 @@ from scipy.special import ndtr
 from workloads.operators.base import Array, GaussianStep, LocalMap, Operator, Shape, Slopes
 
 N_NODES = 24
+REACH = 8.0
+"""Standard deviations that the integration by pieces covers on each side; the mass beyond is 1e-15."""
 FAR = 40.0
 """A ramp this many standard deviations away does not move: the normal density there is below 1e-340."""
 Coefficient: TypeAlias = float | Array
@@ -134,14 +137,18 @@ class PiecewiseLinear(Elementwise):
 
 
 class Smooth(Elementwise):
-    """A function whose moments are found by Gauss-Hermite quadrature."""
+    """A function whose moments are found by quadrature: Gauss-Hermite, or Gauss-Legendre between its kinks.
+
+    `kinks` are the points where the function or one of its first two derivatives jumps.
+    """
 
     __slots__ = ()
+    kinks: ClassVar[tuple[float, ...]] = ()
 
     def moments(self, mean: Array, variance: Array) -> tuple[Array, Array, Array]:
         std, centre = np.sqrt(variance), self.value(mean)
         first, second, gain = np.zeros_like(mean), np.zeros_like(mean), np.zeros_like(mean)
-        for z, weight in _nodes():
+        for z, weight in _nodes(mean, std, self.kinks):
             x = mean + z * std
             change = self.value(x) - centre
             first += weight * change
@@ -153,22 +160,41 @@ class Smooth(Elementwise):
         mean = mean.astype(np.float64)
         std, centre = np.sqrt(variance.astype(np.float64)), self.value(mean)
         terms = np.zeros((n_terms + 1, *mean.shape))
-        for z, weight in _nodes():
+        for z, weight in _nodes(mean, std, self.kinks):
             change = weight * (self.value(mean + z * std) - centre)
-            for k, he in enumerate(_hermite(np.float64(z), n_terms)):
+            for k, he in enumerate(_hermite(z, n_terms)):
                 terms[k] += change * he
         terms[0] += centre
         return terms
 
 
+def _nodes(mean: Array, std: Array, kinks: tuple[float, ...]) -> Iterator[tuple[Array, Array]]:
+    """Yield nodes and weights of `E g(z) = sum w g(z)`, broadcasting against `mean`."""
+    if not kinks:
+        x, w = _rule("hermite")
+        yield from zip(x.astype(mean.dtype), w.astype(mean.dtype))
+        return
+    ends = np.full_like(mean, REACH)
+    inner = [_standardized(k - mean, std).clip(-REACH, REACH).astype(mean.dtype) for k in kinks]
+    edges = [-ends, *inner, ends]
+    places, weights = (a.astype(mean.dtype) for a in _rule("legendre"))
+    for low, high in zip(edges, edges[1:]):
+        for place, weight in zip(places, weights):
+            z = low + (high - low) * place
+            yield z, (high - low) * weight * _density(z)
+
+
 @lru_cache
-def _nodes() -> tuple[tuple[float, float], ...]:
-    """Return nodes and weights of `E g(z) = sum w g(z)`."""
-    x, w = np.polynomial.hermite_e.hermegauss(N_NODES)
-    return tuple(zip(x.tolist(), (w / w.sum()).tolist()))
+def _rule(kind: str) -> tuple[Array, Array]:
+    """Return nodes and weights for the normal density, or for the interval from 0 to 1."""
+    if kind == "hermite":
+        x, w = np.polynomial.hermite_e.hermegauss(N_NODES)
+        return x, w / w.sum()
+    x, w = np.polynomial.legendre.leggauss(N_NODES)
+    return (x + 1) / 2, w / 2
 
 
-def _hermite(z: Array | np.float64, degree: int) -> list[Array]:
+def _hermite(z: Array, degree: int) -> list[Array]:
     """Return the probabilists' Hermite polynomials of degree 0 to `degree` at z; none for a negative degree."""
     polynomials = [np.ones_like(z), z]
     for n in range(1, degree):

@@ -1,11 +1,8 @@
-"""Smooth activations: value and slope; their Gaussian moments come from quadrature.
-
-`Elu` with alpha other than 1, `Selu` and `HardSwish` have kinks, where 24 nodes leave up to about 1 % of the standard deviation.
-"""
+"""Smooth activations: value, slope and kinks; their Gaussian moments come from quadrature."""
 
 from dataclasses import dataclass
 from math import pi, sqrt
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy.special import erf, expit, ndtr
@@ -52,6 +49,8 @@ class Softplus(Smooth):
 class Softsign(Smooth):
     """`x / (1 + |x|)`."""
 
+    kinks: ClassVar[tuple[float, ...]] = (0.0,)
+
     def value(self, x: Array) -> Array:
         return x / (1 + np.abs(x))
 
@@ -76,6 +75,8 @@ class SiLU(Smooth):
 @dataclass(frozen=True, slots=True, eq=False)
 class HardSwish(Smooth):
     """`x min(max(x / 6 + 1/2, 0), 1)`."""
+
+    kinks: ClassVar[tuple[float, ...]] = (-3.0, 3.0)
 
     def value(self, x: Array) -> Array:
         return x * np.clip(x / 6 + 0.5, 0, 1)
@@ -122,6 +123,7 @@ class Gelu(Smooth):
 class Elu(Smooth):
     """`scale x` above 0, `scale alpha (exp x - 1)` below; scale is 1 but for SELU."""
 
+    kinks: ClassVar[tuple[float, ...]] = (0.0,)
     alpha: float = 1.0
     scale: float = 1.0
 

@@ -1,0 +1,204 @@
+"""Monte-Carlo over programmings, until the answer is known as well as was asked.
+
+The stopping rule is tested at fixed trial counts, and every trial is a pure function of (seed, trial): the result is the
+same bits for any number of threads, in any process, and after an interrupt and resume.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from accelsim.ledger import reads_per_second_times_read_time
+from accelsim.placement import Plan, check_samples
+from accelsim.prediction.response import MAX_EXACT_OUTPUTS, respond
+from accelsim.prediction.target import Reference, graph_to_output, reference_outputs
+from accelsim.report.provenance import provenance_of
+from accelsim.report.records import TrialReport
+from accelsim.sampling.checkpoint import load_trials, save_trials
+from accelsim.sampling.estimate import Interval, adjusted_losses, checkpoints, mean_interval
+from accelsim.sampling.trials import N_POWER_TRIALS, Outcome, TrialRunner
+from devices.base.errors import SpecError
+from workloads.network import Network, digest_of
+from workloads.operators.base import Array
+from workloads.samples import Samples
+
+Progress = Callable[[int, int, float], None]
+"""Called with trials done, the most there can be, and the relative half-width reached."""
+BLOCK = 40
+MAX_CONTROL_BYTES = 3 * 2**30
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Record:
+    """What is kept of every trial, in trial order."""
+
+    losses: Array
+    controls: Array
+    powers: Array
+    n_correct: Array
+    """Correct answers in each trial; NaN without labels."""
+    correct_by_image: Array
+    """Number of trials in which each image was answered correctly."""
+
+    @property
+    def n_trials(self) -> int:
+        return len(self.losses)
+
+
+def monte_carlo(
+    plan: Plan,
+    samples: Samples,
+    *,
+    seed: int,
+    rel_error: float = 0.01,
+    confidence: float = 0.95,
+    max_trials: int = 100_000,
+    threads: int | None = None,
+    control_variate: bool = True,
+    output: str | None = None,
+    reference: Reference = "float",
+    checkpoint: str | Path | None = None,
+    progress: Progress | None = None,
+) -> TrialReport:
+    """Sample programmings until the MSE's interval has the relative half-width `rel_error`, inputs given.
+
+    Ctrl-C ends it early with what is there (`stopped_by="interrupt"`). With `checkpoint`, a file, an interrupted run
+    goes on where it stopped, to the same bits. Raises SpecError for parameters that make no sense.
+    """
+    _check(rel_error, confidence, max_trials)
+    check_samples(plan.network, samples)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    graph = graph_to_output(plan.graph, output)
+    wanted = reference_outputs(plan, graph, samples, reference)
+    control_mean, reason = _control_mean(plan, graph, samples, wanted, seed, control_variate)
+    runner = TrialRunner(plan, graph, samples, reference=wanted, seed=seed, control=control_mean is not None)
+    key = digest_of(plan.digest, samples.digest, str(seed), str(output), reference, str(control_mean is not None))
+    record = load_trials(checkpoint, key=key, n_images=len(samples)) if checkpoint else _empty(len(samples))
+    stopped_by = "max_trials"
+    try:
+        for count in checkpoints(max_trials):
+            for record in _extended(record, runner, count, threads):
+                if checkpoint:
+                    save_trials(checkpoint, record, key=key)
+            interval = _interval(record, control_mean, confidence)
+            if progress is not None:
+                progress(record.n_trials, max_trials, interval.half_width_rel)
+            if interval.half_width_rel <= rel_error:
+                stopped_by = "rel_error"
+                break
+    except KeyboardInterrupt:
+        stopped_by = "interrupt"
+    return _report(
+        plan, graph, samples, record, wanted, control_mean=control_mean, confidence=confidence, stopped_by=stopped_by, seed=seed,
+        reference=reference, reason=reason, elapsed_s=time.perf_counter() - started, cpu_s=time.process_time() - cpu_started,
+    )
+
+
+def _check(rel_error: float, confidence: float, max_trials: int) -> None:
+    if not 0.0 < rel_error < 1.0:
+        raise SpecError(f"need 0 < rel_error < 1, got {rel_error:g}; 0.01 asks for a half-width of 1 %")
+    if not 0.5 <= confidence < 1.0:
+        raise SpecError(f"need 0.5 <= confidence < 1, got {confidence:g}; 0.95 is usual")
+    if max_trials < 20:
+        raise SpecError(f"need max_trials >= 20, got {max_trials}; an interval needs at least two batches of ten")
+
+
+def _control_mean(
+    plan: Plan, graph: Network, samples: Samples, wanted: Array, seed: int, asked: bool
+) -> tuple[float | None, str]:
+    """Return the exact mean of the control, or None and why there is none."""
+    if not asked:
+        return None, "control variate off as asked"
+    n_out = wanted.shape[1]
+    if n_out > MAX_EXACT_OUTPUTS:
+        return None, f"control variate off: its mean is exact up to {MAX_EXACT_OUTPUTS} outputs only, the network has {n_out}"
+    need = 4 * plan.activation_elements() * len(samples)
+    if need > MAX_CONTROL_BYTES:
+        return None, f"control variate off: it would keep {need / 2**30:.1f} GiB of activations; give fewer images"
+    response = respond(plan, graph, samples, seed=seed, draws=False)
+    programming = sum(layer.programming for layer in response.layers.values())
+    return float(np.mean((response.mean_output - wanted) ** 2)) + programming, ""
+
+
+def usable_threads() -> int:
+    """Return the number of CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def _extended(record: Record, runner: TrialRunner, count: int, threads: int | None) -> Iterator[Record]:
+    """Yield the record as it grows to `count` trials, block by block, computed by threads in any order and kept in trial order."""
+    n_threads = usable_threads() if threads is None else max(1, threads)
+    with ThreadPoolExecutor(n_threads) as pool:
+        while record.n_trials < count:
+            block = range(record.n_trials, min(record.n_trials + BLOCK, count))
+            try:
+                outcomes = list(map(runner.run, block) if n_threads == 1 else pool.map(runner.run, block))
+            except KeyboardInterrupt:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+            record = _appended(record, outcomes)
+            yield record
+
+
+def _appended(record: Record, outcomes: list[Outcome]) -> Record:
+    if not outcomes:
+        return record
+    correct = [o.correct for o in outcomes if o.correct is not None]
+    return Record(
+        losses=np.append(record.losses, [o.loss for o in outcomes]),
+        controls=np.append(record.controls, [o.control for o in outcomes]),
+        powers=np.append(record.powers, [o.power_w for o in outcomes]),
+        n_correct=np.append(record.n_correct, [np.nan if o.correct is None else float(o.correct.sum()) for o in outcomes]),
+        correct_by_image=record.correct_by_image + (np.sum(correct, axis=0) if correct else 0),
+    )
+
+
+def _empty(n_images: int) -> Record:
+    none = np.zeros(0)
+    return Record(losses=none, controls=none, powers=none, n_correct=none, correct_by_image=np.zeros(n_images))
+
+
+def _interval(record: Record, control_mean: float | None, confidence: float) -> Interval:
+    adjusted, _ = adjusted_losses(record.losses, record.controls, control_mean)
+    return mean_interval(adjusted, confidence=confidence)
+
+
+def _report(
+    plan: Plan, graph: Network, samples: Samples, record: Record, wanted: Array, *,
+    control_mean: float | None, confidence: float, stopped_by: str, seed: int, reference: Reference, reason: str,
+    elapsed_s: float, cpu_s: float,
+) -> TrialReport:
+    adjusted, factor = adjusted_losses(record.losses, record.controls, control_mean)
+    interval = mean_interval(adjusted, confidence=confidence)
+    accuracy, accuracy_ci = _accuracy(record, samples, confidence)
+    powers = record.powers[:N_POWER_TRIALS]
+    powers = powers[np.isfinite(powers)]
+    pooled = float(wanted.var())
+    quantiles = np.quantile(record.losses, [0.05, 0.25, 0.5, 0.75, 0.95]) if record.n_trials else np.full(5, np.nan)
+    return TrialReport(
+        provenance=provenance_of(plan, samples, seed=seed, output=graph.nodes[graph.output].name, reference=reference),
+        mse=interval.mean, ci_low=interval.low, ci_high=interval.high, mse_se=interval.standard_error, confidence=confidence,
+        mse_rel=interval.mean / pooled if pooled > 0.0 else float("nan"),
+        n_trials=record.n_trials, stopped_by=stopped_by, variance_factor=factor, control_variate=reason or "on",
+        accuracy=accuracy, accuracy_ci=accuracy_ci,
+        mse_chip_sd=float(record.losses.std(ddof=1)) if record.n_trials > 1 else float("nan"),
+        mse_chip_quantiles=dict(zip(("0.05", "0.25", "0.5", "0.75", "0.95"), map(float, quantiles))),
+        read_power_w=float(powers.mean()) * reads_per_second_times_read_time(plan) if len(powers) else float("nan"),
+        n_inputs=len(samples), losses=record.losses, elapsed_s=elapsed_s, cpu_s=cpu_s,
+    )
+
+
+def _accuracy(record: Record, samples: Samples, confidence: float) -> tuple[float | None, tuple[float, float] | None]:
+    """Return the mean accuracy over trials and images, with its interval over images."""
+    if samples.y is None or record.n_trials == 0:
+        return None, None
+    by_image = record.correct_by_image / record.n_trials
+    interval = mean_interval(by_image, confidence=confidence, batch=1)
+    return float(by_image.mean()), (max(0.0, interval.low), min(1.0, interval.high))
+
+

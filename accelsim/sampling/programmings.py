@@ -1,0 +1,76 @@
+"""Programmings of a plan: the weights of every layer in one trial, as a pure function of seed and trial."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from accelsim.lower import ArraySite
+from accelsim.placement import PlacedLayer, Plan
+from accelsim.prediction.target import Weights, mean_weights
+from devices.base.stream import normals, site_id
+from devices.weight_encoding import Pair
+from workloads.network import NodeIndex
+from workloads.operators.base import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draw:
+    """The weights of one trial by node, and the conductances they come from."""
+
+    view: Weights
+    pairs: dict[str, Pair]
+
+
+class Programmer:
+    """Draws programmings of a plan; what does not change from trial to trial is made once, in float32."""
+
+    def __init__(self, plan: Plan, *, seed: int) -> None:
+        self.seed = seed
+        self.layers = plan.layers
+        self.mean = mean_weights(plan)
+        self.cells = {(layer.node, site.part): _Cells(site) for layer in plan.layers for site in _sites(layer)}
+
+    def draw(self, trial: int) -> Draw:
+        """Return trial number `trial`."""
+        weights: dict[NodeIndex, Array] = {}
+        biases: dict[NodeIndex, Array] = {}
+        pairs: dict[str, Pair] = {}
+        for (node, part), cells in self.cells.items():
+            pair = cells.pair(seed=self.seed, trial=trial)
+            if part == "weights":
+                weights[node], pairs[cells.site.layer] = cells.decoded(pair), pair
+            else:
+                biases[node] = cells.decoded(pair)
+        return Draw(view=Weights(weights=weights, biases=biases), pairs=pairs)
+
+
+def _sites(layer: PlacedLayer) -> list[ArraySite]:
+    return [layer.site] if layer.bias_site is None else [layer.site, layer.bias_site]
+
+
+class _Cells:
+    """One site's requested conductances and decoding, ready for many trials."""
+
+    def __init__(self, site: ArraySite) -> None:
+        self.site = site
+        asked = site.requested()
+        self.targets = {"+": asked.positive_siemens.astype(np.float32), "-": asked.negative_siemens.astype(np.float32)}
+        slots = range(len(site.chain.laws))
+        self.sites = {sign: [site_id(site.layer, f"cell {site.part} {sign}", slot) for slot in slots] for sign in "+-"}
+        scale = site.scale_siemens.reshape(-1, *(1,) * (asked.positive_siemens.ndim - 1))
+        self.weight_per_siemens = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0.0).astype(np.float32)
+
+    def pair(self, *, seed: int, trial: int) -> Pair:
+        """Return one programming of every pair."""
+        return Pair(positive_siemens=self._half("+", seed, trial), negative_siemens=self._half("-", seed, trial))
+
+    def _half(self, sign: str, seed: int, trial: int) -> Array:
+        target = self.targets[sign]
+        draws = tuple(normals(np.empty(target.shape, np.float32), seed=seed, site=s, trial=trial) for s in self.sites[sign])
+        return self.site.chain.sample(target, self.site.cell.g_max_siemens, normals=draws)
+
+    def decoded(self, pair: Pair) -> Array:
+        """Return the weights that the pairs stand for."""
+        weights = pair.positive_siemens - pair.negative_siemens
+        weights *= self.weight_per_siemens
+        return weights

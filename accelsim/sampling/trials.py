@@ -1,0 +1,130 @@
+"""Trials: the loss of each programming, beside the loss that the linear response predicts for the same draws.
+
+    L = mean |y(W~) - y*|^2                 what is wanted
+    C = mean |y(M) + J (W~ - M) - y*|^2     control variate: E C is known exactly from the adjoint                (1)
+
+Both are means over images and outputs; the weights of a trial are shared by all images and positions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from accelsim.ledger import column_squares
+from accelsim.placement import Plan, image_chunks
+from accelsim.prediction.passes import Linearization, linearize, matrix_forward, push
+from accelsim.sampling.programmings import Draw, Programmer
+from devices.base.stream import normals, site_id
+from workloads.network import Network, NodeIndex, from_lanes
+from workloads.operators.base import Array
+from workloads.operators.matrix import MatrixOperator
+from workloads.samples import Samples
+from workloads.walk import run
+
+N_POWER_TRIALS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """One trial: loss, control (NaN when off), correct answers by image or None, read power over rate and time (NaN when not measured)."""
+
+    loss: float
+    control: float
+    correct: Array | None
+    power_w: float
+
+
+class TrialRunner:
+    """Runs single trials on fixed samples; safe to share between threads, since nothing in it changes."""
+
+    def __init__(self, plan: Plan, graph: Network, samples: Samples, *, reference: Array, seed: int, control: bool) -> None:
+        self.plan, self.graph, self.reference, self.seed = plan, graph, reference, seed
+        self.labels = samples.y
+        self.programmer = Programmer(plan, seed=seed)
+        self.chunks = list(image_chunks(samples))
+        self.layers = plan.layer_of_node()
+        self.read_sites = {n: site_id(layer.name, "read", 0) for n, layer in self.layers.items() if layer.site.read_law is not None}
+        mean = self.programmer.mean
+        self.points: list[Linearization] = (
+            [linearize(graph, chunk, mean.weights, mean.biases) for chunk in self.chunks] if control else []
+        )
+        self.mean_outputs = [_flat(p.output) for p in self.points]
+
+    def run(self, trial: int) -> Outcome:
+        """Return the outcome of trial number `trial`, a pure function of it."""
+        draw = self.programmer.draw(trial)
+        errors = {n: w - self.programmer.mean.weights[n] for n, w in draw.view.weights.items()} if self.points else {}
+        bias_errors = {n: b - self.programmer.mean.biases[n] for n, b in draw.view.biases.items()} if self.points else {}
+        loss = control = power = 0.0
+        correct: list[Array] = []
+        start = 0
+        for number, images in enumerate(self.chunks):
+            meter = _Meter(self.layers, draw) if trial < N_POWER_TRIALS else None
+            output = _flat(run(self.graph, images, apply=self._apply(draw, trial, number, meter)))
+            wanted = self.reference[start : start + len(output)]
+            loss += float(np.sum((output - wanted) ** 2))
+            if self.points:
+                linear = self.mean_outputs[number] + _flat(push(self.points[number], errors, bias_errors))
+                control += float(np.sum((linear - wanted) ** 2))
+            if self.labels is not None:
+                correct.append(output.argmax(axis=1) == self.labels[start : start + len(output)])
+            power += meter.sum_w if meter is not None else 0.0
+            start += len(output)
+        n = self.reference.size
+        return Outcome(
+            loss=loss / n, control=control / n if self.points else np.nan,
+            correct=np.concatenate(correct) if correct else None,
+            power_w=power / start if trial < N_POWER_TRIALS else np.nan,
+        )
+
+    def _apply(self, draw: Draw, trial: int, number: int, meter: "_Meter | None") -> Callable[[NodeIndex, tuple[Array, ...]], Array]:
+        view = draw.view
+
+        def apply(i: NodeIndex, inputs: tuple[Array, ...]) -> Array:
+            operator = self.graph.nodes[i].operator
+            if not isinstance(operator, MatrixOperator):
+                return operator.forward(*inputs)
+            if meter is not None:
+                meter.read(i, inputs[0])
+            y = matrix_forward(operator, view.weights[i], inputs[0], view.biases.get(i))
+            if i in self.read_sites:
+                y += self._read_noise(i, draw, inputs[0], y.shape, trial, number)
+            return y
+
+        return apply
+
+    def _read_noise(self, i: NodeIndex, draw: Draw, x: Array, shape: tuple[int, ...], trial: int, number: int) -> Array:
+        """One read a position and image: the sum over a column's independent Gaussian reads is Gaussian."""
+        layer = self.layers[i]
+        law, pair = layer.site.read_law, draw.pairs[layer.name]
+        assert law is not None  # only layers with read noise come here
+        g_max = layer.site.cell.g_max_siemens
+        variance = law.variance_siemens2(pair.positive_siemens, g_max) + law.variance_siemens2(pair.negative_siemens, g_max)
+        scale = layer.site.scale_siemens.reshape(-1, *(1,) * (variance.ndim - 1))
+        in_weights = np.divide(variance, scale**2, out=np.zeros(variance.shape), where=np.broadcast_to(scale > 0, variance.shape))
+        spread = layer.operator.multiply(in_weights.astype(np.float32), x * x)
+        draws = normals(np.empty(shape, np.float32), seed=self.seed, site=self.read_sites[i] ^ (number << 20), trial=trial)
+        return np.sqrt(spread, out=spread) * draws
+
+
+class _Meter:
+    """Adds up `G v^2` and amplifier power over layers and images of one trial."""
+
+    def __init__(self, layers: dict, draw: Draw) -> None:  # type: ignore[type-arg]
+        self.layers, self.draw, self.sum_w = layers, draw, 0.0
+
+    def read(self, i: NodeIndex, x: Array) -> None:
+        """Account the reads of node i for inputs `(*shape, B)`."""
+        layer = self.layers[i]
+        pair, n_images = self.draw.pairs[layer.name], x.shape[-1]
+        total = pair.positive_siemens.astype(np.float64) + pair.negative_siemens
+        self.sum_w += float(np.sum(total * layer.operator.row_activity(x))) * layer.volts_per_unit**2 * n_images
+        feedback = layer.sense.feedback_ohm
+        if feedback is not None:
+            squares = sum(float(column_squares(layer.operator, g, x).sum()) for g in (pair.positive_siemens, pair.negative_siemens))
+            self.sum_w += feedback * squares * layer.volts_per_unit**2
+
+
+def _flat(output: Array) -> Array:
+    return from_lanes(output).reshape(output.shape[-1], -1).astype(np.float64)

@@ -1,0 +1,268 @@
+"""How ONNX's operators on shapes become ours: the batch axis stays where it is."""
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from devices.base.errors import NetworkError
+from workloads.onnx_graph import Call, GraphBuilder, Tensor, Value
+from workloads.onnx_shapes import BATCH, BatchSize, Fold, shape_vector, slices_of
+from workloads.operators.base import Shape
+from workloads.operators.reshape import Gather, Pad, Reshape, Slice, Transpose
+from workloads.operators.resize import Resize
+
+MAX_TAPS = 2**26
+"""Entries of an interpolation matrix; no resize of an image needs as many."""
+
+
+def reshaped(build: GraphBuilder, call: Call, x: Tensor, shape: Shape) -> Tensor:
+    """Return `x` in another sample shape; itself when it has that shape."""
+    if prod(shape) != prod(x.shape):
+        raise call.malformed(f"{x.shape} has {prod(x.shape)} values, the new shape {shape} has {prod(shape)}")
+    return x if shape == x.shape else build.add(call, Reshape(shape), x)
+
+
+def read_reshape(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add a reshape of the sample; the first entry must mean the batch."""
+    x, target = call.tensor(0), call.ints(1, "shape")
+    if not target:
+        raise call.malformed("it has no target shape")
+    copies = not call.attribute("allowzero", 0)
+    full = (BATCH, *x.shape)
+    rest: list[int] = []
+    for i, n in enumerate(target[1:], start=1):
+        entry = full[i] if n == 0 and copies and i < len(full) else n
+        if isinstance(entry, BatchSize):
+            raise _mixes(call, x, target)
+        rest.append(int(entry))
+    if -1 in rest:
+        known = -prod(rest)
+        if known <= 0 or prod(x.shape) % known:
+            raise _mixes(call, x, target)
+        rest[rest.index(-1)] = prod(x.shape) // known
+    if not _is_batch(build, target[0], copies=copies) or prod(rest) != prod(x.shape):
+        raise _mixes(call, x, target)
+    return (reshaped(build, call, x, tuple(rest)),)
+
+
+def _is_batch(build: GraphBuilder, entry: int | BatchSize, *, copies: bool) -> bool:
+    return entry in (BATCH, -1, build.declared_batch) or (entry == 0 and copies)
+
+
+def _mixes(call: Call, x: Tensor, target: list[int | BatchSize]) -> NetworkError:
+    shapes = f"(N, {', '.join(map(str, x.shape))}) to ({', '.join(map(str, target))})"
+    return call.malformed(
+        f"reshapes {shapes}, which moves or mixes the batch axis, or does not fit; images must stay independent: keep the batch first"
+    )
+
+
+def read_flatten(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add a flatten from axis 1."""
+    x, axis = call.tensor(0), int(call.attribute("axis", 1))
+    axis = axis + x.rank if axis < 0 else axis
+    if axis == 0 or prod(x.shape[: axis - 1]) != 1:
+        raise call.malformed(f"axis {axis} mixes images with features; flatten from axis 1")
+    return (reshaped(build, call, x, (prod(x.shape),)),)
+
+
+def read_transpose(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add a transposition of sample axes."""
+    x = call.tensor(0)
+    order = call.attribute("perm") or list(range(x.rank))[::-1]
+    if sorted(order) != list(range(x.rank)):
+        raise call.malformed(f"perm {list(order)} for a value of rank {x.rank}")
+    if order[0] != 0:
+        raise call.malformed(f"perm {list(order)} moves the batch axis; keep axis 0 first")
+    sample = tuple(i - 1 for i in order[1:])
+    return (x if sample == tuple(range(len(sample))) else build.add(call, Transpose(sample), x),)
+
+
+def read_squeeze(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Drop sample axes of length 1."""
+    x, axes = call.tensor(0), call.ints(1, "axes")
+    drop = {i for i, n in enumerate(x.shape) if n == 1} if axes is None else {call.sample_axis(a, x.rank) for a in axes}
+    if any(x.shape[i] != 1 for i in drop):
+        raise call.malformed(f"axes {axes} of a value of shape {x.shape} are not all of length 1")
+    return (reshaped(build, call, x, tuple(n for i, n in enumerate(x.shape) if i not in drop)),)
+
+
+def read_unsqueeze(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Insert sample axes of length 1."""
+    x, axes = call.tensor(0), call.ints(1, "axes")
+    if not axes:
+        raise call.malformed("it has no axes")
+    rank = x.rank + len(axes)
+    new = {call.sample_axis(a, rank) for a in axes}
+    old = iter(x.shape)
+    return (reshaped(build, call, x, tuple(1 if i in new else next(old) for i in range(rank - 1))),)
+
+
+def read_shape(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Return the shape as a constant with the batch as a symbol."""
+    return (shape_vector(call.tensor(0).shape)[slice(call.attribute("start", 0), call.attribute("end"))],)
+
+
+def read_slice(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add a slice of the sample."""
+    x = call.tensor(0)
+    constants = (None, *(call.constant(i) for i in range(1, len(call.inputs))))
+    by_axis = slices_of(Fold(call.op, call.opset, constants, call.attributes, 0), x.rank)
+    batch = by_axis.pop(0, None)
+    if batch is not None and not (batch.start == 0 and batch.step == 1 and (batch.stop is None or batch.stop >= 2**31 - 1)):
+        raise call.malformed("it slices the batch axis; images must stay independent of each other")
+    return (add_slice(build, call, x, {axis - 1: s for axis, s in by_axis.items()}),)
+
+
+def add_slice(build: GraphBuilder, call: Call, x: Tensor, by_axis: dict[int, slice]) -> Tensor:
+    """Add a slice along sample axes; `x` itself when it keeps everything."""
+    slices = tuple(by_axis.get(axis, slice(None)) for axis in range(len(x.shape)))
+    if all(range(n)[s] == range(n) for n, s in zip(x.shape, slices)):
+        return x
+    return build.add(call, Slice(slices), x)
+
+
+def read_split(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add one slice for each output."""
+    x = call.tensor(0)
+    axis = call.sample_axis(call.attribute("axis", 0), x.rank)
+    n, parts = x.shape[axis], len(call.proto.output)
+    even = -(-n // parts)
+    sizes = call.ints(1, "split") or [min(even, n - i * even) for i in range(parts)]
+    if any(isinstance(s, BatchSize) for s in sizes) or sum(sizes) != n or len(sizes) != parts:  # type: ignore[arg-type]
+        raise call.malformed(f"splits {n} values into {sizes} for {parts} outputs")
+    ends = np.cumsum(sizes).tolist()
+    return tuple(add_slice(build, call, x, {axis: slice(end - size, end)}) for size, end in zip(sizes, ends))
+
+
+def read_gather(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add a selection along a sample axis."""
+    x, indices = call.tensor(0), call.constant(1)
+    axis = call.sample_axis(call.attribute("axis", 0), x.rank)
+    if indices is None or indices.dtype.kind not in "iu":
+        raise call.refuse("indices must be constant integers")
+    n = x.shape[axis]
+    if indices.size == 0 or indices.min() < -n or indices.max() >= n:
+        raise call.malformed(f"indices {indices.ravel()[:8].tolist()} of an axis of length {n}")
+    return (build.add(call, Gather(axis, indices.astype(np.int64) % n), x),)
+
+
+def read_pad(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add padding of the sample; edge, reflect and wrap are selections along each axis."""
+    x, pads = call.tensor(0), call.ints(1, "pads")
+    if pads is None or any(isinstance(p, BatchSize) for p in pads):
+        raise call.refuse("pads must be constant numbers")
+    axes = call.ints(3, "axes") or list(range(x.rank))
+    widths = dict.fromkeys(range(x.rank), (0, 0))
+    widths |= {int(a) % x.rank: (int(pads[i]), int(pads[i + len(axes)])) for i, a in enumerate(axes)}  # type: ignore[arg-type]
+    if widths.pop(0) != (0, 0):
+        raise call.malformed("it pads the batch axis")
+    mode = call.attribute("mode", "constant")
+    if mode == "constant":
+        value = call.constant(2) if call.opset >= 11 else np.asarray(call.attribute("value", 0.0))
+        number = 0.0 if value is None else float(call.finite(np.asarray(value), what="the padding value").ravel()[0])
+        return (build.add(call, Pad(tuple(widths[i] for i in range(1, x.rank)), number), x) if any(map(any, widths.values())) else x,)
+    for axis, (before, after) in widths.items():
+        if (before, after) != (0, 0):
+            x = build.add(call, Gather(axis - 1, _padding_indices(call, mode, x.shape[axis - 1], before, after)), x)
+    return (x,)
+
+
+def _padding_indices(call: Call, mode: str, n: int, before: int, after: int) -> NDArray[np.int64]:
+    if max(before, after) > MAX_TAPS or n + before + after < 1:
+        raise call.malformed(f"pads {before} and {after} values around {n}")
+    at = np.arange(-before, n + after)
+    if mode == "edge":
+        return at.clip(0, n - 1)
+    if mode == "wrap":
+        return at % n
+    if mode == "reflect" and n > 1:
+        folded = at % (2 * n - 2)
+        return np.where(folded < n, folded, 2 * n - 2 - folded)
+    raise call.refuse(f"mode {mode!r} on an axis of length {n}")
+
+
+def read_resize(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add an interpolation to given scales or sizes; also the older Upsample."""
+    x = call.tensor(0)
+    mode = call.attribute("mode", "nearest")
+    if mode not in ("nearest", "linear", "bilinear") or call.attribute("antialias", 0) or call.attribute("exclude_outside", 0):
+        raise call.refuse(f"mode {mode!r} (nearest and linear, without antialias or exclude_outside, are supported)")
+    if call.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise call.refuse("keep_aspect_ratio_policy; give the sizes instead")
+    scales, sizes = _scales_and_sizes(call, x)
+    matrices = [None if n == size and scale == 1 else _interpolation(call, n, size, scale) for n, size, scale in zip(x.shape, sizes, scales)]
+    return (build.add(call, Resize(tuple(matrices)), x) if any(m is not None for m in matrices) else x,)
+
+
+def _scales_and_sizes(call: Call, x: Tensor) -> tuple[list[float], list[int]]:
+    """Return scale and output size of every sample axis."""
+    place = 2 if call.op == "Resize" and call.opset >= 11 else 1
+    scales, sizes = call.constant(place), call.ints(3, "sizes") if place == 2 else None
+    if scales is None or scales.size == 0:
+        scales = np.asarray(call.attribute("scales", []))
+    axes = [int(a) % x.rank for a in call.attribute("axes", range(x.rank))]
+    given = sizes or scales.ravel().tolist()
+    if len(given) != len(axes):
+        raise call.malformed(f"{len(given)} scales or sizes for {len(axes)} axes")
+    full = dict(zip(axes, given))
+    batch = full.pop(0, 1)
+    if sizes and not isinstance(batch, BatchSize) and batch != 1 and batch < 1:
+        raise call.malformed("it resizes the batch axis")
+    if not sizes and batch != 1:
+        raise call.malformed("it resizes the batch axis")
+    if sizes:
+        out = [int(full.get(i, n)) for i, n in enumerate(x.shape, start=1)]
+        return [o / n for o, n in zip(out, x.shape)], out
+    scale = [float(full.get(i, 1.0)) for i in range(1, x.rank)]
+    if not all(np.isfinite(scale)) or min(scale) <= 0:
+        raise call.malformed(f"scales {scale}")
+    return scale, [int(np.floor(n * s)) for n, s in zip(x.shape, scale)]
+
+
+def _interpolation(call: Call, n: int, size: int, scale: float) -> csr_array:
+    """Return the interpolation matrix of one axis, `(size, n)`."""
+    if not 1 <= size <= MAX_TAPS:
+        raise call.malformed(f"resizes {n} values to {size}")
+    at = _coordinates(call, n, size, scale)
+    rows = np.arange(size)
+    if call.attribute("mode", "nearest") == "nearest":
+        columns = _nearest(call, at).clip(0, n - 1).astype(np.int64)
+        return csr_array((np.ones(size, dtype=np.float32), (rows, columns)), shape=(size, n))
+    low = np.floor(at)
+    share = (at - low).astype(np.float32)
+    columns = np.concatenate([low, low + 1]).clip(0, n - 1).astype(np.int64)
+    return csr_array((np.concatenate([1 - share, share]), (np.tile(rows, 2), columns)), shape=(size, n))
+
+
+def _coordinates(call: Call, n: int, size: int, scale: float) -> NDArray[np.float64]:
+    """Return where in the input the output values are."""
+    x = np.arange(size, dtype=np.float64)
+    plain = call.op == "Upsample" or call.opset < 11
+    mode = "asymmetric" if plain else call.attribute("coordinate_transformation_mode", "half_pixel")
+    if mode == "asymmetric":
+        return x / scale
+    if mode == "align_corners":
+        return x * (n - 1) / (size - 1) if size > 1 else np.zeros(size)
+    if mode == "half_pixel" or (mode == "pytorch_half_pixel" and size > 1):
+        return (x + 0.5) / scale - 0.5
+    if mode == "half_pixel_symmetric":
+        return n / 2 * (1 - size / (scale * n)) + (x + 0.5) / scale - 0.5
+    if mode == "pytorch_half_pixel":
+        return np.zeros(size)
+    raise call.refuse(f"coordinate_transformation_mode {mode!r}")
+
+
+def _nearest(call: Call, at: NDArray[np.float64]) -> NDArray[np.float64]:
+    plain = call.op == "Upsample" or call.opset < 11
+    mode = "floor" if plain else call.attribute("nearest_mode", "round_prefer_floor")
+    rounding = {
+        "floor": np.floor,
+        "ceil": np.ceil,
+        "round_prefer_floor": lambda v: np.ceil(v - 0.5),
+        "round_prefer_ceil": lambda v: np.floor(v + 0.5),
+    }
+    if mode not in rounding:
+        raise call.refuse(f"nearest_mode {mode!r}")
+    return rounding[mode](at)
