@@ -86,8 +86,14 @@ class Plan:
             if name not in names:
                 near = get_close_matches(name, names, 1)
                 raise SpecError(f"design names a layer {name!r} that the network does not have" + (f"; nearest: {near[0]!r}" if near else ""))
-        moved = tuple(_with_g_used(layer, np.asarray(design.g_used_siemens.get(layer.name, layer.site.g_used_siemens))) for layer in self.layers)
+        layers = self.rescaled(design.scale).layers
+        moved = tuple(_with_g_used(layer, np.asarray(design.g_used_siemens.get(layer.name, layer.site.g_used_siemens))) for layer in layers)
         return replace(self, layers=moved, design=design)
+
+    def rescaled(self, scale: str) -> "Plan":
+        """Return the same placement with weights scaled per `network`, `layer` or `column`."""
+        top = max(_largest_by_column(layer).max() for layer in self.layers)
+        return replace(self, layers=tuple(_with_scale(layer, scale, float(top)) for layer in self.layers))
 
     def layer_of_node(self) -> dict[int, PlacedLayer]:
         """Return the placed layers by node index."""
@@ -101,7 +107,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """sha256 over the network, the complete spec, the calibration and the conductances in use."""
-        used = [layer.site.g_used_siemens for layer in self.layers]
+        used = [values for layer in self.layers for values in (layer.site.g_used_siemens, layer.site.w_max)]
         return digest_of(self.network.digest, self.accelerator.digest, self.calibration_digest, *used)
 
     def activation_elements(self) -> int:
@@ -161,7 +167,7 @@ def image_chunks(samples: Samples, size: int = CHUNK_IMAGES) -> Iterable[Array]:
 
 
 def _place_layers(graph: Network, accelerator: Accelerator, largest: dict[int, float]) -> Iterable[PlacedLayer]:
-    network_max = max((float(np.max(np.abs(_stored_values(n.operator, accelerator)))) for _, n in graph.matrix_layers()), default=0.0)
+    network_max = max((_network_max(n, accelerator) for _, n in graph.matrix_layers()), default=0.0)
     for i, node in graph.matrix_layers():
         assert isinstance(node.operator, MatrixOperator)
         local = accelerator.for_layer(node.name)
@@ -175,28 +181,42 @@ def _place_layers(graph: Network, accelerator: Accelerator, largest: dict[int, f
         )
 
 
-def _stored_values(operator: object, accelerator: Accelerator) -> Array:
-    assert isinstance(operator, MatrixOperator)
-    columns = operator.weights.reshape(operator.n_columns, -1)
-    if accelerator.mapping.bias == "device" and operator.bias is not None:
-        columns = np.concatenate([columns, operator.bias[:, None]], axis=1)
-    return columns
+def _network_max(node: Node, accelerator: Accelerator) -> float:
+    assert isinstance(node.operator, MatrixOperator)
+    return float(_largest_stored(node.operator, with_bias=accelerator.mapping.bias == "device").max())
+
+
+def _largest_stored(operator: MatrixOperator, *, with_bias: bool) -> Array:
+    """Return the largest magnitude that each column stores, `(n_columns,)`, float64."""
+    largest = np.abs(operator.weights.reshape(operator.n_columns, -1)).max(axis=1).astype(np.float64)
+    return np.maximum(largest, np.abs(operator.bias)) if with_bias and operator.bias is not None else largest
+
+
+def _w_max(by_column: Array, scale: str, network_max: float) -> Array:
+    if scale == "column":
+        return by_column
+    return np.full_like(by_column, network_max if scale == "network" else by_column.max())
 
 
 def _site(node: Node, local: Accelerator, network_max: float) -> ArraySite:
     operator = node.operator
     assert isinstance(operator, MatrixOperator)
-    by_column = np.abs(_stored_values(operator, local)).max(axis=1).astype(np.float64)
-    w_max = {
-        "network": np.full_like(by_column, network_max),
-        "layer": np.full_like(by_column, by_column.max()),
-        "column": by_column,
-    }[local.mapping.scale]
+    by_column = _largest_stored(operator, with_bias=local.mapping.bias == "device")
     used = local.cell.g_max_siemens if local.mapping.g_used_siemens is None else local.mapping.g_used_siemens
     return ArraySite(
         layer=node.name, operator=operator, cell=local.cell, mapping=local.mapping,
-        w_max=w_max, g_used_siemens=np.full_like(w_max, used),
+        w_max=_w_max(by_column, local.mapping.scale, network_max), g_used_siemens=np.full_like(by_column, used),
     )
+
+
+def _largest_by_column(layer: PlacedLayer) -> Array:
+    return _largest_stored(layer.operator, with_bias=layer.bias_site is not None)
+
+
+def _with_scale(layer: PlacedLayer, scale: str, network_max: float) -> PlacedLayer:
+    w_max = _w_max(_largest_by_column(layer), scale, network_max)
+    bias = None if layer.bias_site is None else replace(layer.bias_site, w_max=w_max)
+    return replace(layer, site=replace(layer.site, w_max=w_max), bias_site=bias)
 
 
 def _with_g_used(layer: PlacedLayer, g_used: Array) -> PlacedLayer:

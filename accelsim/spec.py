@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from devices import catalog
 from devices.base.errors import SpecError
@@ -33,11 +33,12 @@ def load_text(text: str, *, origin: str, folder: Path | None) -> tuple[Table, st
 
 def _load(source: str | Path, *, folder: Path, chain: tuple[str, ...]) -> tuple[Table, str]:
     if isinstance(source, str) and source in catalog.names():
-        key, text, place = source, catalog.text(source), None
+        text, key, place = catalog.text(source), source, None
     else:
         path = folder / source
         _refuse_unknown(source, path)
-        key, text, place = str(path.resolve()), read_text(path), path.parent
+        text = read_text(path)
+        key, place = str(path.resolve()), path.parent
     if key in chain:
         raise SpecError(f"use: {' -> '.join((*chain, key))} is a circle; remove one `use`")
     if len(chain) >= MAX_USE_DEPTH:
@@ -78,13 +79,12 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     result = dict(base)
     for name, value in over.items():
         old = result.get(name)
-        both = isinstance(value, dict) and isinstance(old, dict)
-        result[name] = merged(old, value) if both and _same_kind(old, value) else value
+        result[name] = merged(old, value) if _nested(old, value) else value
     return result
 
 
-def _same_kind(old: Any, value: Any) -> bool:
-    return "kind" not in value or value["kind"] == old.get("kind")
+def _nested(old: Any, value: Any) -> TypeGuard[Table]:
+    return isinstance(value, dict) and isinstance(old, dict) and ("kind" not in value or value["kind"] == old.get("kind"))
 
 
 def flattened(table: Mapping[str, Any], *, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
@@ -123,7 +123,7 @@ def dotted(path: Path_) -> str:
 
 
 def paths(record_type: type, *, table: Mapping[str, Any] | None, per_layer: bool = False) -> Iterator[tuple[Path_, Entry | None]]:
-    """Yield every leaf of a record type; with `table`, only those of the tables that are present in it.
+    """Yield every leaf of a record type; with `table`, only the fields of the kinds that it has.
 
     The entry is None for `kind`. With `per_layer`, only what a layer may differ in.
     """
@@ -142,7 +142,7 @@ def _present(entry: Entry, table: Mapping[str, Any] | None) -> Mapping[str, Any]
     inner = table.get(entry.name) if table is not None else None
     if isinstance(inner, Mapping):
         return inner
-    return None if table is None or entry.optional else {}
+    return None if table is None or entry.shape == "family" else {}
 
 
 def _inner(entry: Entry, table: Mapping[str, Any] | None, *, per_layer: bool) -> Iterator[tuple[Path_, Entry | None]]:
@@ -182,14 +182,15 @@ def resolved(record_type: type, path: Path_, *, table: Mapping[str, Any], layer:
     every = settable(record_type, per_layer=per_layer)
     if path in every:
         return path, every[path]
-    present = dict(paths(record_type, table=table, per_layer=per_layer))
+    tables = dict.fromkeys(_optional_tables(record_type, per_layer=per_layer))
+    present = dict(paths(record_type, table=table, per_layer=per_layer)) | tables
     matching = [full for full in present if _shortens(path, full)]
     if len(matching) == 1:
         return matching[0], present[matching[0]]
     where = "" if layer is None else dotted(("layers", layer)) + "."
     if matching:
         raise SpecError(f"{where}{dotted(path)}: ambiguous; one of {', '.join(map(dotted, matching))}")
-    if any(path == full or _shortens(path, full) for full in settable(record_type)) and per_layer:
+    if any(_shortens(path, full) for full in settable(record_type).keys() - every.keys()):
         raise SpecError(f"{where}{dotted(path)}: a layer cannot differ in this; set it for the whole accelerator")
     raise SpecError(f"{where}{dotted(path)[:200]}: unknown field{_nearest(path, tuple(every))}")
 

@@ -1,10 +1,11 @@
 """Presets: complete specs of accelerators, as data with sources, in `devices/data/*.toml`."""
 
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 
 from devices.base.errors import SpecError
-from devices.base.toml_codec import nearest_text, shown
+from devices.base.toml_codec import shown
 
 
 @cache
@@ -33,4 +34,5 @@ def describe(name: str) -> str:
 
 def unknown(name: str) -> str:
     """Return the message for a name that no preset has."""
-    return f"unknown preset {shown(name)}{nearest_text(name, names())}; presets: {', '.join(names())}"
+    near = get_close_matches(name[:64], names(), n=1)
+    return f"unknown preset {shown(name)}{f'; nearest: {near[0]}' if near else ''}; presets: {', '.join(names())}"

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from accelsim.optimize.closed_form import best_common_scale, extremes, minimize_lagrangian, minimize_mse, minimize_power
-from accelsim.optimize.pareto import pareto
-from accelsim.optimize.problem import BiasModel, CommonScale, Infeasible, Problem, Solution
+from accelsim.optimizer.closed_form import best_common_scale, extremes, minimize_lagrangian, minimize_mse, minimize_power
+from accelsim.optimizer.pareto import pareto
+from accelsim.optimizer.problem import BiasModel, CommonScale, Infeasible, Problem, Solution
 from devices.base.errors import SpecError
 
 # What meeting a budget to 1e-13 relative leaves in the objective, times an elasticity d log P / d log MSE of at most a few tens.

@@ -13,7 +13,7 @@ compiled once per element type, not per network. One call uses one thread and ho
 # mypy: allow-untyped-defs
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -34,7 +34,10 @@ I1, I32, I64, F64 = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.DoubleType
 def _vector_bytes() -> int:
     """Widest vector register of the CPU that Numba compiles for: 64 bytes with AVX-512, 32 with AVX2, else 16."""
     told = numba.config.CPU_FEATURES  # type: ignore[attr-defined]
-    names = {name for name, has in binding.get_host_cpu_features().items() if has} if told is None else {f[1:] for f in told.split(",") if f[:1] == "+"}
+    if told is None:
+        names = {name for name, has in binding.get_host_cpu_features().items() if has}
+    else:
+        names = {feature[1:] for feature in told.split(",") if feature.startswith("+")}
     return 64 if "avx512f" in names else 32 if {"avx2", "fma"} <= names else 16
 
 
@@ -43,8 +46,6 @@ _WIDE = VECTOR_BYTES == 64  # 32 vector registers; else count on 16
 _NC = 8 if _WIDE else 4  # channels of the product's tile ...
 _NV = 3 if _WIDE else 2  # ... and its vectors
 _NV4 = 6 if _WIDE else 2  # vectors of the tiles of four and of one channel
-import os
-_LB = int(os.environ.get('LB','1000000'))
 _NO = 4  # outputs of the gradient's tile ...
 _NJ = 6 if _WIDE else 2  # ... and its taps
 _BLOCK = 64  # positions whose deltas stay in L1 while all taps pass
@@ -177,9 +178,9 @@ def _region(rows: _Segment, columns: _Segment, *, in_width: int, out_width: int,
     """n_i, x_i, y_i, n_j, x_j, y_j, x_start, y_start, run; with columns merged into runs, and rows into longer ones, where contiguous."""
     n_i, x_i, y_i = rows.count, rows.source_step * in_width * lanes, rows.out_step * out_width * lanes
     n_j, x_j, y_j, run = columns.count, columns.source_step * lanes, columns.out_step * lanes, lanes
-    if (x_j == y_j == run and lanes < _LB) or n_j == 1:
+    if x_j == y_j == run or n_j == 1:
         run, n_j = run * n_j, 1
-    if n_j == 1 and lanes < _LB and (x_i == y_i == run or n_i == 1):
+    if n_j == 1 and (x_i == y_i == run or n_i == 1):
         run, n_i = run * n_i, 1
     return [n_i, x_i, y_i, n_j, x_j, y_j, 0, (rows.out_start * out_width + columns.out_start) * lanes, run]
 
@@ -262,7 +263,7 @@ class _Emitter:
         return self.call("llvm.fma", self.vector, [a, b, c])
 
     def total(self, vector):
-        """Sum of the lanes, by halves."""
+        """Sum of lanes, by halves."""
         while vector.type.count > 1:
             half = vector.type.count // 2
             pick = [ir.Constant(ir.VectorType(I32, half), list(range(start, start + half))) for start in (0, half)]
@@ -465,57 +466,63 @@ def _pack_weights(w, groups, n_channels, n_k, packed):
 
 
 @jit()
-def _product(x, x_offsets, w, w_offsets, w_step, n_channels, n_k, regions, y, groups, x_step, y_step):
-    """Equation (1) for all groups, regions, runs and channels; a patch of x stays in L1 while all channels pass."""
+def _all_channels(x, x_start, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_start, y_step, n_channels, n_rows, n):
+    """Equation (1) for all channels of one chunk: of `n` lanes of the widest tile exactly, else in masked vectors."""
     width = VECTOR_BYTES // x.itemsize
+    wide = n == width * (_NV if n_channels > 4 else _NV4)
+    c = 0
+    while c < n_channels:
+        left = n_channels - c
+        tile = 1 if left == 1 else 4 if left <= 4 else _NC
+        ws, ys = w_start + c * n_rows, y_start + c * y_step
+        if wide and left > 4:
+            _tile_main(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, left, 0)
+        elif wide and 1 < left and n_channels <= 4:
+            _tile_four(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, left, 0)
+        elif wide and n_channels == 1:
+            _tile_one(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, left, 0)
+        else:
+            for v in range(0, n, width):
+                if left > 4:
+                    _tile_main_edge(x, x_start + v, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys + v, y_step, left, n - v)
+                elif left > 1:
+                    _tile_four_edge(x, x_start + v, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys + v, y_step, left, n - v)
+                else:
+                    _tile_one_edge(x, x_start + v, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys + v, y_step, left, n - v)
+        c += tile
+
+
+@jit()
+def _one_run(x, x_start, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_start, y_step, n_channels, n_rows, n):
+    """Equation (1) for one run, in chunks, so that a patch of x stays in L1 while all channels pass."""
+    if n_k == 0:  # positions that no tap reaches
+        for c in range(n_channels):
+            y[y_start + c * y_step : y_start + c * y_step + n] = 0.0
+        return
+    width = VECTOR_BYTES // x.itemsize
+    chunk = width * (_NV if n_channels > 4 else _NV4)
+    at = 0
+    while at < n:
+        size = chunk
+        if n - at < chunk:
+            if n < chunk or n - at <= width:
+                size = min(width, n - at)
+            else:
+                at = n - chunk  # overlap: what is stored twice is the same
+        _all_channels(x, x_start + at, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_start + at, y_step, n_channels, n_rows, size)
+        at += size
+
+
+@jit()
+def _product(x, x_step, w, w_step, y, y_step, regions, x_offsets, w_offsets, groups, n_channels, n_rows):
+    """Equation (1) for all groups, regions and runs."""
     for g in range(groups):
         for q in range(regions.shape[0]):
-            k0, count, n_i, x_i, y_i, n_j, x_j, y_j, x_0, y_0, n = regions[q]
-            for b0 in range(0, n, _LB):
-                b1 = min(n, b0 + _LB)
-                for i in range(n_i):
-                    for j in range(n_j):
-                        xo = g * x_step + x_0 + i * x_i + j * x_j
-                        yo = g * n_channels * y_step + y_0 + i * y_i + j * y_j
-                        if count == 0:
-                            for c in range(n_channels):
-                                y[yo + c * y_step + b0: yo + c * y_step + b1] = 0.0
-                            continue
-                        chunk = width * (_NV4 if n_channels <= 4 else _NV)
-                        at = b0
-                        while at < b1:
-                            edge = b1 - b0 < chunk or b1 - at <= width
-                            if not edge and b1 - at < chunk:
-                                at = b1 - chunk  # overlap: what is stored twice is the same
-                            lanes = min(width, b1 - at)
-                            wo = g * w_step
-                            c = 0
-                            while c < n_channels:
-                                left = n_channels - c
-                                if left == 1:
-                                    if edge or chunk != width * _NV4:
-                                        for v in range(0, lanes if edge else chunk, width):
-                                            _tile_one_edge(x, xo + at + v, x_offsets, w, wo, w_offsets, k0, count, y, yo + at + v + c * y_step, y_step, 1, lanes)
-                                    else:
-                                        _tile_one(x, xo + at, x_offsets, w, wo, w_offsets, k0, count, y, yo + at + c * y_step, y_step, 1, 0)
-                                    wo += n_k
-                                    c += 1
-                                elif left <= 4:
-                                    if edge or chunk != width * _NV4:
-                                        for v in range(0, lanes if edge else chunk, width):
-                                            _tile_four_edge(x, xo + at + v, x_offsets, w, wo, w_offsets, k0, count, y, yo + at + v + c * y_step, y_step, left, lanes)
-                                    else:
-                                        _tile_four(x, xo + at, x_offsets, w, wo, w_offsets, k0, count, y, yo + at + c * y_step, y_step, left, 0)
-                                    wo += 4 * n_k
-                                    c += 4
-                                else:
-                                    if edge:
-                                        _tile_main_edge(x, xo + at, x_offsets, w, wo, w_offsets, k0, count, y, yo + at + c * y_step, y_step, left, lanes)
-                                    else:
-                                        _tile_main(x, xo + at, x_offsets, w, wo, w_offsets, k0, count, y, yo + at + c * y_step, y_step, left, 0)
-                                    wo += _NC * n_k
-                                    c += _NC
-                            at += lanes if edge else chunk
+            k_start, n_k, n_i, x_i, y_i, n_j, x_j, y_j, x_0, y_0, n = regions[q]
+            for i in range(n_i):
+                for j in range(n_j):
+                    xs, ys = g * x_step + x_0 + i * x_i + j * x_j, g * n_channels * y_step + y_0 + i * y_i + j * y_j
+                    _one_run(x, xs, x_offsets, w, g * w_step, w_offsets, k_start, n_k, y, ys, y_step, n_channels, n_rows, n)
 
 
 def _check_array(name: str, array: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
@@ -540,8 +547,8 @@ def _run(x: Array, matrix: Array, geometry: ConvGeometry, shape: tuple[int, int,
     packed = np.empty(groups * w_step, x.dtype)
     _pack_weights(matrix.reshape(-1), groups, n_channels, n_k, packed)
     plan = _plan(geometry, lanes, adjoint=adjoint)
-    _product(x.reshape(-1), plan.x_offsets, packed, plan.w_offsets, w_step, n_channels, n_k, plan.regions, out.reshape(-1),
-             groups, x.size // groups, math.prod(shape[1:]) * lanes)
+    _product(x.reshape(-1), x.size // groups, packed, w_step, out.reshape(-1), math.prod(shape[1:]) * lanes,
+             *plan, groups, n_channels, n_k)
     return out
 
 
@@ -567,3 +574,329 @@ def conv_transposed(delta: Array, weights: Array, geometry: ConvGeometry, out: A
     matrix = weights.reshape(groups, -1, per_group, n_taps).transpose(0, 2, 1, 3)
     matrix = np.ascontiguousarray(matrix).reshape(groups, per_group, -1)
     return _run(delta, matrix, geometry, geometry.in_shape, out, adjoint=True)
+
+
+# Gradients with respect to the weights
+
+
+class _GradientPlan(NamedTuple):
+    """Where the taps of a weight gradient lie in a padded copy (C/g, Hp, Wp, width) of the input."""
+
+    bases: NDArray[np.int64]  # of tap j; the last is repeated up to a multiple of _NJ
+    offsets: NDArray[np.int64]  # of output position p
+    sizes: tuple[int, ...]  # C/g, H, W, Hp, Wp, top, left
+
+
+@lru_cache(maxsize=256)
+def _gradient_plan(geometry: ConvGeometry, width: int) -> _GradientPlan:
+    """Tabulate base_j and offset_p of the gradient tile."""
+    (c, kh, kw), (_, height, wide), (_, oh, ow) = geometry.weight_shape[1:], geometry.in_shape, geometry.out_shape
+    top, left, bottom, right = geometry.pads
+    padded_h, padded_w = height + top + bottom, wide + left + right
+    channel, a, b = np.meshgrid(np.arange(c), np.arange(kh), np.arange(kw), indexing="ij")
+    bases = ((channel * padded_h + a * geometry.dilation[0]) * padded_w + b * geometry.dilation[1]).ravel() * width
+    i, j = np.meshgrid(np.arange(oh), np.arange(ow), indexing="ij")
+    offsets = (i * geometry.stride[0] * padded_w + j * geometry.stride[1]).ravel() * width
+    sizes = (c, height, wide, padded_h, padded_w, top, left)
+    return _GradientPlan(np.pad(bases, (0, -bases.size % _NJ), mode="edge").astype(np.int64), offsets.astype(np.int64), sizes)
+
+
+@_intrinsic
+def _move(typingctx, source, at, target, to):
+    """Copy one vector."""
+    signature = types.void(source, types.int64, target, types.int64)
+
+    def codegen(context, builder, signature, args):
+        ps, at, pt, to = _pointers(context, builder, signature, args)
+        e = _Emitter(context, builder, source)
+        e.store(e.load(e.at(ps, at)), e.at(pt, to))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@jit()
+def _pack(source, start, stride, n_vectors, lane, n_lanes, n, target, to):
+    """Copy `n` lanes from `lane` modulo `n_lanes` on, for `n_vectors` positions, to consecutive vectors with zeros behind them."""
+    width = VECTOR_BYTES // source.itemsize
+    lane %= n_lanes
+    if n == width and lane + n <= n_lanes:
+        for p in range(n_vectors):
+            _move(source, start + p * stride + lane, target, to + p * width)
+        return
+    for p in range(n_vectors):
+        for v in range(width):
+            target[to + p * width + v] = source[start + p * stride + (lane + v) % n_lanes] if v < n else 0.0
+
+
+@jit()
+def _pack_input(x, channel, n_lanes, lane, n, packed, start, sizes):
+    """Copy one vector of lanes of a group's channels into the padded copy, whose border is zero already."""
+    width = VECTOR_BYTES // x.itemsize
+    n_channels, height, wide, padded_h, padded_w, top, left = sizes
+    for c in range(n_channels):
+        for h in range(height):
+            to = start + ((c * padded_h + h + top) * padded_w + left) * width
+            _pack(x, ((channel + c) * height + h) * wide * n_lanes, n_lanes, wide, lane, n_lanes, n, packed, to)
+
+
+@jit()
+def _pack_deltas(delta, o, n_o, n_p, n_lanes, lane, r_lanes, n_r, n, packed):
+    """Copy one vector of lanes of `n_o` outputs, for `n_r` strides of `r_lanes`, to (n_r, _NO, n_p, width)."""
+    width = VECTOR_BYTES // delta.itemsize
+    for t in range(n_o):
+        for p in range(0, n_p, _BLOCK):  # the strides of a block share its pages
+            for r in range(n_r):
+                to = ((r * _NO + t) * n_p + p) * width
+                _pack(delta, ((o + t) * n_p + p) * n_lanes, n_lanes, min(_BLOCK, n_p - p), lane + r * r_lanes, n_lanes, n, packed, to)
+
+
+@jit()
+def _tile_gradients(deltas, inputs, x_step, bases, offsets, j_start, n_j, n_o, n_r, g):
+    """Fill g (n_r, _NO, n_j, width) with the gradients of `n_o` outputs and of taps from `j_start` on, a block of positions at a time."""
+    width = VECTOR_BYTES // deltas.itemsize
+    n_p = offsets.size
+    g[: n_r * _NO * n_j * width] = 0.0
+    for p in range(0, n_p, _BLOCK):
+        n_block = min(_BLOCK, n_p - p)
+        for r in range(n_r):
+            x = inputs[r * x_step :]
+            for j in range(0, n_j, _NJ):
+                d_start, g_start = (r * _NO * n_p + p) * width, (r * _NO * n_j + j) * width
+                if n_o == 1:
+                    _gradient_one(deltas, d_start, n_p * width, x, bases, j_start + j, offsets, p, n_block, g, g_start, n_j * width)
+                else:
+                    _gradient_four(deltas, d_start, n_p * width, x, bases, j_start + j, offsets, p, n_block, g, g_start, n_j * width)
+
+
+@jit()
+def _weigh(g, n_j, n_r, deviation, sign, squared, o, n_o, j_start, n_live, n_rows, coefficient):
+    """Write the factors of a (_NO, n_j) tile: v or sign sqrt(v), and 0 where no weight is."""
+    coefficient[: _NO * n_j] = 0.0
+    for t in range(n_o):
+        at = (o + t) * n_rows + j_start
+        for j in range(n_live):
+            v = deviation[at + j]
+            coefficient[t * n_j + j] = v * v if squared else v * sign[at + j]
+
+
+@jit()
+def _add_moments(g, n_j, n_r, r_start, b_start, n, r_lanes, deviation, signs, o, n_o, j_start, n_live, n_rows, coefficient, vector,
+                 power, lane_power, covariance, sketch):
+    """Add what the gradients g (n_r, _NO, n_j, width) of one tile give to each requested moment."""
+    step = _NO * n_j * (VECTOR_BYTES // g.itemsize)
+    for t in range(n_o):
+        _power_tile(g, t * step // _NO, step, n_r, power, (o + t) * n_rows + j_start, n_live)
+    _weigh(g, n_j, n_r, deviation, deviation, True, o, n_o, j_start, n_live, n_rows, coefficient)
+    for r in range(n_r):
+        for q in range(0 if covariance.size else r, r + 1):
+            _dot_square(coefficient, g, r * step, q * step, _NO * n_j, vector)
+            if covariance.size:
+                for v in range(n):
+                    covariance[r, q, b_start + v] += vector[v]
+            if q == r:
+                for v in range(n):
+                    lane_power[(r_start + r) * r_lanes + b_start + v] += vector[v]
+    for s in range(signs.shape[0]):
+        _weigh(g, n_j, n_r, deviation, signs[s], False, o, n_o, j_start, n_live, n_rows, coefficient)
+        for r in range(n_r):
+            _dot_linear(coefficient, g, r * step, 0, _NO * n_j, vector)
+            for v in range(n):
+                sketch[s, (r_start + r) * r_lanes + b_start + v] += vector[v]
+
+
+@jit()
+def _gradients(delta, n_lanes, x, x_lanes, bases, offsets, sizes, groups, group_outputs, n_rows, o_first, o_last, r_lanes, n_r_most,
+               deltas, inputs, g, tile_j, deviation, signs, coefficient, vector, power, lane_power, covariance, sketch, gradient):
+    """Walk over groups, vectors of lanes and tiles of weights; lanes r * r_lanes + b of up to `n_r_most` strides r go together.
+
+    Gradients are kept in `gradient` where it has room, else only their moments are added to the others.
+    """
+    width, n_p = VECTOR_BYTES // x.itemsize, offsets.size
+    shared = x_lanes == r_lanes
+    x_step = 0 if shared else sizes[0] * sizes[3] * sizes[4] * width
+    for group in range(max(0, o_first // group_outputs), groups):
+        o_start, o_stop = max(o_first, group * group_outputs), min(o_last, (group + 1) * group_outputs)
+        if o_start >= o_stop:
+            break
+        for b in range(0, r_lanes, width):
+            n = min(width, r_lanes - b)
+            for r_start in range(0, n_lanes // r_lanes, n_r_most):
+                n_r, lane = min(n_r_most, n_lanes // r_lanes - r_start), r_start * r_lanes + b
+                if not shared or r_start == 0:
+                    for r in range(1 if shared else n_r):
+                        _pack_input(x, group * sizes[0], x_lanes, lane + r * r_lanes, n, inputs, r * x_step, sizes)
+                for o in range(o_start, o_stop, _NO):
+                    n_o = min(_NO, o_stop - o)
+                    if n_o > 1 and n_o < _NO:
+                        deltas[:] = 0.0
+                    _pack_deltas(delta, o, n_o, n_p, n_lanes, lane, r_lanes, n_r, n, deltas)
+                    for j in range(0, bases.size, tile_j):
+                        n_j, n_live = min(tile_j, bases.size - j), min(tile_j, n_rows - j)
+                        _tile_gradients(deltas, inputs, x_step, bases, offsets, j, n_j, n_o, n_r, g)
+                        if gradient.size:
+                            for t in range(n_o):
+                                for k in range(n_live):
+                                    for r in range(n_r):
+                                        for v in range(n):
+                                            at = ((r * _NO + t) * n_j + k) * width + v
+                                            gradient[(o + t - o_first) * n_rows + j + k, lane + r * r_lanes + v] = g[at]
+                        else:
+                            _add_moments(g, n_j, n_r, r_start, b, n, r_lanes, deviation, signs, o, n_o, j, n_live, n_rows,
+                                         coefficient, vector, power, lane_power, covariance, sketch)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GradientMoments:
+    """Second moments of the per-lane weight gradient g[o, j, lane], lane = r B + b, under weight variances V.
+
+    power
+        sum_lane g^2, shape of the weights.
+    lane_power
+        sum_oj V g^2, (R B,).
+    covariance
+        sum_oj V g[r, b] g[r', b], (R, R, B), or None.
+    sketch
+        sum_oj sign_s sqrt(V) g, (S, R B), or None: for random signs, sketch sketch' has the covariance as its mean.
+    """
+
+    power: NDArray[np.float64]
+    lane_power: NDArray[np.float64]
+    covariance: NDArray[np.float64] | None = None
+    sketch: NDArray[np.float64] | None = None
+
+    def with_power(self, power: NDArray[np.float64]) -> "GradientMoments":
+        """Return the same moments with another `power`."""
+        return replace(self, power=power)
+
+
+def _check_gradient(delta: Array, x: Array, geometry: ConvGeometry, n_images: int | None) -> tuple[Array, Array, int]:
+    """Both arrays, contiguous, and B; ValueError unless B divides the lanes of both, and those of x are B or all."""
+    delta = _check_array("delta", delta, geometry.out_shape)
+    x = _check_array("x", x, geometry.in_shape, delta.dtype)
+    n_images = n_images or x.shape[3]
+    if not n_images or delta.shape[3] % n_images or x.shape[3] not in (n_images, delta.shape[3]):
+        raise ValueError(f"need lanes of x {n_images} (images) or those of delta, a multiple; got {x.shape[3]} and {delta.shape[3]}")
+    return delta, x, n_images
+
+
+def _walk(delta: Array, x: Array, geometry: ConvGeometry, n_images: int, *, rows: tuple[int, int], deviation: Array | None = None,
+          signs: Array | None = None, covariance: bool = False, keep: bool = False) -> tuple[Array, ...]:
+    """Run `_gradients` with fresh workspaces; returns power, lane_power, covariance, sketch, gradient, those not asked for empty."""
+    n_lanes, dtype, width = delta.shape[3], x.dtype, VECTOR_BYTES // x.itemsize
+    plan = _gradient_plan(geometry, width)
+    r_lanes = n_images if covariance or (n_images % width == 0 and x.shape[3] == n_images) else n_lanes
+    n_r = n_lanes // r_lanes if covariance else min(4, n_lanes // r_lanes)
+    tile_j = max(1, _BUFFER_BYTES // (n_r * _NO * VECTOR_BYTES * _NJ)) * _NJ
+    tile_j = min(tile_j, plan.bases.size)
+    c, _, _, padded_h, padded_w, _, _ = plan.sizes
+    n_inputs = 1 if x.shape[3] == r_lanes else n_r
+    n_o, n_s = rows[1] - rows[0], 0 if signs is None else len(signs)
+    power, lane_power = np.zeros(math.prod(geometry.weight_shape)), np.zeros(n_lanes)
+    cov = np.zeros((n_r, n_r, n_images) if covariance else (0, 0, 0))
+    sketch = np.zeros((n_s, n_lanes))
+    gradient = np.empty((n_o * geometry.n_rows, n_lanes) if keep else (0, 0), dtype)
+    _gradients(
+        delta.reshape(-1), n_lanes, x.reshape(-1), x.shape[3], *plan, geometry.groups, geometry.n_out // geometry.groups, geometry.n_rows,
+        *rows, r_lanes, n_r, np.empty(n_r * _NO * geometry.n_positions * width, dtype),
+        np.zeros(n_inputs * c * padded_h * padded_w * width, dtype), np.empty(n_r * _NO * tile_j * width, dtype), tile_j,
+        np.empty(0, dtype) if deviation is None else deviation.reshape(-1),
+        np.empty((0, 0), dtype) if signs is None else np.ascontiguousarray(signs.reshape(n_s, -1), dtype),
+        np.empty(_NO * tile_j, dtype), np.empty(width, dtype), power, lane_power, cov, sketch, gradient,
+    )
+    return power, lane_power, cov, sketch, gradient
+
+
+def conv_weight_gradient(delta: Array, x: Array, geometry: ConvGeometry, rows: slice | None = None) -> Array:
+    """Gradient of each lane with respect to the weights of output features `rows`, (n_o, C/g, kh, kw, L).
+
+    g[o, c, a, b, lane] = sum_ij delta[o, i, j, lane] x[c, i sh + a dh - top, j sw + b dw - left, lane mod B], B the lanes of x
+    """
+    delta, x, n_images = _check_gradient(delta, x, geometry, None)
+    start, stop, step = (rows or slice(None)).indices(geometry.n_out)
+    if step != 1:
+        raise ValueError(f"rows must be contiguous, got {rows}")
+    if stop <= start:
+        return np.empty((0, *geometry.weight_shape[1:], delta.shape[3]), x.dtype)
+    gradient = _walk(delta, x, geometry, n_images, rows=(start, stop), keep=True)[-1]
+    return gradient.reshape(stop - start, *geometry.weight_shape[1:], delta.shape[3])
+
+
+def weight_gradient_moments(delta: Array, x: Array, geometry: ConvGeometry, variance: Array, *, covariance: bool = False,
+                            signs: Array | None = None, n_images: int | None = None) -> GradientMoments:
+    """Second moments of the per-lane weight gradients, which are never all in memory.
+
+    Parameters
+    ----------
+    delta
+        (O, oh, ow, R B): lane r B + b is output (or probe) r of image b.
+    x
+        (C, H, W, B), or (C, H, W, R B) together with `n_images` = B.
+    variance
+        V, shape of the weights, not negative.
+    covariance
+        Ask for the (R, R, B) covariance of outputs.
+    signs
+        (S, O C/g kh kw) of +1 and -1: ask for S sketches.
+    """
+    delta, x, n_images = _check_gradient(delta, x, geometry, n_images)
+    if variance.shape != geometry.weight_shape or variance.min() < 0:
+        raise ValueError(f"variance must have shape {geometry.weight_shape} and no negative entry, got {variance.shape}")
+    if signs is not None and signs.reshape(len(signs), -1).shape[1] != variance.size:
+        raise ValueError(f"signs must have shape (S, {variance.size}), got {signs.shape}")
+    deviation = np.sqrt(variance, dtype=np.float64).astype(x.dtype)
+    if geometry.n_positions == 1 and (x.shape[3] == n_images or not covariance):
+        return _moments_of_one_position(delta, x, geometry, deviation, covariance=covariance, signs=signs)
+    power, lane_power, cov, sketch, _ = _walk(delta, x, geometry, n_images, rows=(0, geometry.n_out), deviation=deviation, signs=signs,
+                                              covariance=covariance)
+    if covariance:
+        lower = np.tril(np.ones(cov.shape[:2], bool), -1)
+        cov += np.where(lower[:, :, None], cov, 0.0).swapaxes(0, 1)
+    return GradientMoments(power.reshape(variance.shape), lane_power, cov if covariance else None, None if signs is None else sketch)
+
+
+def _only_patch(x: Array, geometry: ConvGeometry) -> Array:
+    """The inputs (groups, rows, lanes) of the one output position."""
+    top, left, bottom, right = geometry.pads
+    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0))) if any(geometry.pads) else x
+    (kh, kw), (dh, dw) = geometry.kernel, geometry.dilation
+    return x[:, : (kh - 1) * dh + 1 : dh, : (kw - 1) * dw + 1 : dw].reshape(geometry.groups, geometry.n_rows, -1)
+
+
+def _moments_of_one_position(delta: Array, x: Array, geometry: ConvGeometry, deviation: Array, *, covariance: bool,
+                             signs: Array | None) -> GradientMoments:
+    """Use g[o, j] = d[o] x[j]: moments factor, sum_oj V d_o^2 x_j^2 = sum_o d_o^2 (V x^2)_o."""
+    groups, n_rows, n_x = geometry.groups, geometry.n_rows, x.shape[3]
+    patch = _only_patch(x, geometry)
+    d = delta.reshape(geometry.n_out, -1, n_x)
+    squares = (d * d).sum(axis=1).reshape(groups, -1, n_x)
+    power = squares @ (patch * patch).swapaxes(1, 2)
+    by_group = deviation.reshape(groups, -1, n_rows)
+    scale = ((by_group * by_group) @ (patch * patch)).reshape(geometry.n_out, 1, n_x)
+    scaled = d * scale
+    lane_power = (d * scaled).sum(axis=0, dtype=np.float64).ravel()
+    cov = np.stack([(d[:, r, None] * scaled).sum(axis=0, dtype=np.float64) for r in range(d.shape[1])]) if covariance else None
+    sketch = None
+    if signs is not None:
+        draws = [((by_group * s.reshape(by_group.shape).astype(x.dtype)) @ patch).reshape(geometry.n_out, 1, n_x) for s in signs]
+        sketch = np.stack([(d * draw).sum(axis=0, dtype=np.float64).ravel() for draw in draws])
+    return GradientMoments(power.astype(np.float64).reshape(geometry.weight_shape), lane_power, cov, sketch)
+
+
+def fresh_read_power(delta: Array, x: Array, geometry: ConvGeometry, variance: Array) -> NDArray[np.float64]:
+    """Power (R B,) of noise drawn afresh at each output position: sum_op delta[o, p, r B + b]^2 (V * x^2)[o, p, b], * the convolution."""
+    delta, x, n_images = _check_gradient(delta, x, geometry, None)
+    noise = conv(x * x, np.ascontiguousarray(variance, x.dtype), geometry).reshape(-1, n_images)
+    return _weighted_squares(delta.reshape(len(noise), -1, n_images), noise).ravel()
+
+
+@jit()
+def _weighted_squares(delta, noise):
+    """total[r, b] = sum_k delta[k, r, b]^2 noise[k, b]."""
+    total = np.zeros(delta.shape[1:], np.float64)
+    for k in range(delta.shape[0]):
+        for r in range(delta.shape[1]):
+            for b in range(delta.shape[2]):
+                d = delta[k, r, b]
+                total[r, b] += d * d * noise[k, b]
+    return total

@@ -109,7 +109,8 @@ def tensor_array(tensor: TensorProto, *, folder: Path) -> NDArray:
         return _as_float32(_external(tensor, shape, folder))
     n_bytes = prod(shape) * _dtype(tensor).itemsize
     if tensor.HasField("raw_data") and len(tensor.raw_data) != n_bytes:
-        raise NetworkError(f"{label} declares the shape {shape}, {n_bytes} bytes, but {len(tensor.raw_data)} are stored; the file is damaged")
+        stored = len(tensor.raw_data)
+        raise NetworkError(f"{label} declares the shape {shape}, {n_bytes} bytes, but {stored} are stored; the file is damaged")
     try:
         return _as_float32(numpy_helper.to_array(tensor))
     except (ValueError, TypeError) as error:
@@ -136,7 +137,8 @@ def _external(tensor: TensorProto, shape: tuple[int, ...], folder: Path) -> NDAr
     try:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", str(n_bytes)))
     except ValueError as error:
-        raise NetworkError(f"{label} has the external offset {entries.get('offset')!r}, length {entries.get('length')!r}: not numbers") from error
+        told = f"offset {entries.get('offset')!r} and length {entries.get('length')!r}"
+        raise NetworkError(f"{label} has the external {told}, which are not numbers; export it again") from error
     size = path.stat().st_size
     if offset < 0 or length != n_bytes or offset + n_bytes > size:
         raise NetworkError(
@@ -156,7 +158,9 @@ def _data_file(location: str, *, folder: Path, label: str) -> Path:
     home = folder.resolve()
     path = (home / location).resolve()
     if not path.is_relative_to(home):
-        raise NetworkError(f"{label} names the external file {location!r}, which leads out of the model's folder; put the file beside the model")
+        raise NetworkError(
+            f"{label} names the external file {location!r}, which leads out of the model's folder; put the file beside the model"
+        )
     if not path.is_file():
         raise NetworkError(f"{label} is stored in {location!r}, which is missing; keep the file beside the model, as it was exported")
     return path

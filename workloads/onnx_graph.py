@@ -91,7 +91,7 @@ class Call:
         few = value[tuple(slice(0, 1) if s == 0 else slice(None) for s in value.strides)] if 0 in value.strides else value
         bad = int(few.size - np.count_nonzero(np.isfinite(few)))
         if bad:
-            raise NetworkError(f"{self.label}: {self.op}: {what} has {bad} weights that are NaN or infinite; the training diverged, or the file is damaged")
+            raise self.malformed(f"{what} has {bad} weights that are NaN or infinite; the training diverged, or the file is damaged")
         return value if value.dtype == np.float32 else value.astype(np.float32)
 
     def ints(self, i: int, attribute: str) -> list[int | BatchSize] | None:
@@ -150,7 +150,9 @@ class GraphBuilder:
         inputs: list[Value | None] = []
         for name in proto.input:
             if name and name not in self.values:
-                raise NetworkError(f"{label}: {proto.op_type} (opset {opset}) reads {name!r}, which no earlier node, input or initializer provides")
+                raise NetworkError(
+                    f"{label}: {proto.op_type} (opset {opset}) reads {name!r}, which no earlier node, input or initializer provides"
+                )
             inputs.append(self.values[name] if name else None)
         return Call(proto, proto.op_type, opset, label, tuple(inputs), self._attributes(proto))
 

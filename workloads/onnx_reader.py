@@ -94,7 +94,9 @@ def _sample_shape(name: str, declared: list[int | None], given: Shape | None, no
         return tuple(sample)
     shape = tuple(int(n) for n in given)
     if not shape or min(shape) < 1 or (declared and len(shape) != len(declared) - 1):
-        raise NetworkError(f"input_shape {shape} for the input {name!r} of sample shape ({shown}); need as many sizes, without the batch, of at least 1")
+        raise NetworkError(
+            f"input_shape {shape} for the input {name!r} of sample shape ({shown}); need as many sizes, without the batch, of at least 1"
+        )
     if any(n not in (None, s) for n, s in zip(declared[1:], shape)):
         notes.append(f"the declared sample shape ({shown}) was replaced by {shape}")
     return shape
@@ -135,7 +137,7 @@ def _outputs(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
             return folded
     rule = RULES.get(call.op)
     if rule is None:
-        raise call.refuse("no rule for this operator; see `accelsim inspect`, export with another opset, or leave this part out of the network")
+        raise call.refuse("no rule for this operator; see `accelsim inspect`, export with another opset, or leave this part out")
     return rule(build, call)
 
 

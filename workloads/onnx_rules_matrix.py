@@ -101,7 +101,7 @@ def _geometry(
     for axis in (0, 1):
         extent, reach = in_shape[1 + axis] + pads[axis] + pads[axis + 2], dilation[axis] * (kernel[axis] - 1) + 1
         if kernel[axis] < 1 or reach > extent:
-            raise call.malformed(f"a kernel that reaches over {reach} values does not fit into {extent}, padding included; the input is too small")
+            raise call.malformed(f"a kernel that reaches over {reach} values does not fit into {extent}; the input is too small")
     return ConvGeometry(in_shape=in_shape, n_out=n_out, kernel=kernel, stride=stride, dilation=dilation, pads=pads, groups=groups)
 
 
@@ -151,15 +151,19 @@ def add_linear(build: GraphBuilder, call: Call, weights: NDArray, bias: NDArray 
     if x.shape[0] != n_in:
         raise call.malformed(f"weights of shape {weights.shape} (out, in) for {x.shape[0]} input features")
     positions = x.shape[1] if len(x.shape) == 2 else 1
-    geometry = ConvGeometry(in_shape=(n_in, 1, positions), n_out=n_out, kernel=(1, 1), stride=(1, 1), dilation=(1, 1), pads=(0, 0, 0, 0), groups=1)
+    geometry = ConvGeometry(
+        in_shape=(n_in, 1, positions), n_out=n_out, kernel=(1, 1), stride=(1, 1), dilation=(1, 1), pads=(0, 0, 0, 0), groups=1
+    )
     return build.add(call, Conv(weights.reshape(n_out, n_in, 1, 1), bias, geometry, spatial=len(x.shape) - 1), x)
 
 
 def read_gemm(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
     """Add `alpha A B + beta C` with constant B and C."""
     x = call.tensor(0)
-    if len(x.shape) != 1 or call.attribute("transA", 0):
-        raise call.refuse(f"an input of shape (N, {', '.join(map(str, x.shape))}){', transposed' if call.attribute('transA', 0) else ''}; flatten it first")
+    if call.attribute("transA", 0):
+        raise call.refuse("transA=1 makes features of the batch")
+    if len(x.shape) != 1:
+        raise call.refuse(f"an input of shape (N, {', '.join(map(str, x.shape))}); flatten it first")
     stored = call.numbers(1)
     if stored.ndim != 2:
         raise call.malformed(f"weights of shape {stored.shape}; need two axes")

@@ -192,8 +192,9 @@ def read_resize(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
     if call.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise call.refuse("keep_aspect_ratio_policy; give the sizes instead")
     scales, sizes = _scales_and_sizes(call, x)
-    matrices = [None if n == size and scale == 1 else _interpolation(call, n, size, scale) for n, size, scale in zip(x.shape, sizes, scales)]
-    return (build.add(call, Resize(tuple(matrices)), x) if any(m is not None for m in matrices) else x,)
+    along = zip(x.shape, sizes, scales)
+    matrices = tuple(None if n == size and scale == 1 else _interpolation(call, n, size, scale) for n, size, scale in along)
+    return (build.add(call, Resize(matrices), x) if any(m is not None for m in matrices) else x,)
 
 
 def _scales_and_sizes(call: Call, x: Tensor) -> tuple[list[float], list[int]]:

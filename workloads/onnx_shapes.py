@@ -84,8 +84,9 @@ class Fold:
         """Refuse an output above the limit, before it is made."""
         n_bytes = prod(int(n) for n in shape) * itemsize
         if n_bytes > self.limit_bytes:
+            sizes = tuple(int(n) for n in shape)
             raise NetworkError(
-                f"{self.op} makes a constant of shape {tuple(int(n) for n in shape)}, {n_bytes:.3g} bytes; at most {self.limit_bytes} are folded; "
+                f"{self.op} makes a constant of shape {sizes}, {n_bytes:.3g} bytes; at most {self.limit_bytes} are folded; "
                 "store it as an initializer, or raise fold_limit_bytes"
             )
 
@@ -134,7 +135,8 @@ def _constant_of_shape(node: Fold) -> NDArray:
 
 
 def _constant(node: Fold) -> NDArray:
-    for name, dtype in (("value", None), ("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64), ("value_ints", np.int64)):
+    kinds = {"value": None, "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    for name, dtype in kinds.items():
         if name in node.attributes:
             return np.asarray(node.attributes[name], dtype=dtype)
     raise NetworkError(f"Constant holds {', '.join(node.attributes) or 'nothing'}; only numbers are read")

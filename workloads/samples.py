@@ -129,7 +129,8 @@ def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, label: str
         raise SamplesError(f"{label} is an array of Python objects, which is never read; convert it to float32")
     declared = prod(shape) * dtype.itemsize
     if declared + header != info.file_size:
-        raise SamplesError(f"{label} declares {dtype} {shape}, {declared:.3g} bytes, but {info.file_size - header} are stored; the file is damaged")
+        stored = info.file_size - header
+        raise SamplesError(f"{label} declares {dtype} {shape}, {declared:.3g} bytes, but {stored} are stored; the file is damaged")
     if declared > MAX_BYTES:
         raise SamplesError(f"{label} has {declared:.3g} bytes; at most {MAX_BYTES} are read; split the file")
 
@@ -149,7 +150,9 @@ def _float32(x: NDArray) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         with np.errstate(over="ignore"):
             return x.astype(np.float32), (f"x was converted from {x.dtype} to float32",)
     if x.dtype.kind in "iub":
-        raise SamplesError(f"x is of {x.dtype}; normalize it as in training, ((x / 255 - mean) / std).astype('float32') for example, and save again")
+        raise SamplesError(
+            f"x is of {x.dtype}; normalize it as in training, ((x / 255 - mean) / std).astype('float32') for example, and save again"
+        )
     raise SamplesError(f"x is of {x.dtype}; need float32")
 
 

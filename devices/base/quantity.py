@@ -132,7 +132,7 @@ def _shift(symbol: str, unit: str) -> int:
     if measured is not None:
         raise SpecError(f"{_need(unit)}; {symbol} is {UNITS[measured].measures}")
     known = [spelled for spelled, (name, _) in _SPELLED.items() if name == unit]
-    nearest = get_close_matches(symbol, known, n=1, cutoff=0.3)
+    nearest = [spelled for spelled in known if spelled.lower() == symbol.lower()] or get_close_matches(symbol, known, n=1, cutoff=0.3)
     raise SpecError(f"{_need(unit)}; {symbol!r} is no unit here" + (f"; nearest: {nearest[0]}" if nearest else ""))
 
 

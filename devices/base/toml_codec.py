@@ -11,7 +11,6 @@ A field that may be absent (`X | None`) is absent when left out; `"none"` makes 
 """
 
 import dataclasses
-import json
 import re
 import stat
 import tomllib
@@ -31,6 +30,7 @@ Shape: TypeAlias = Literal["float", "int", "bool", "str", "choice", "record", "f
 Record = TypeVar("Record")
 
 MAX_FILE_BYTES = 256 * 1024
+MAX_INT = 2**53
 MAX_DOTS_A_LINE = 200
 MAX_FAULTS_SHOWN = 20
 NONE = "none"
@@ -319,6 +319,10 @@ def _typed(entry: Entry, raw: object) -> Any:
     wanted = {"int": int, "bool": bool, "str": str, "choice": str}[entry.shape]
     if not isinstance(raw, wanted) or (entry.shape == "int" and isinstance(raw, bool)):
         raise SpecError(_need(entry))
+    if isinstance(raw, int) and abs(raw) > MAX_INT:
+        raise SpecError(f"{_need(entry)} of at most {MAX_INT}")
+    if entry.shape == "str":
+        _refuse_surrogates(str(raw))
     if entry.shape == "choice" and raw not in get_args(entry.hint):
         raise SpecError(_need(entry) + nearest_text(str(raw), get_args(entry.hint)))
     return raw
@@ -403,12 +407,25 @@ def value_text(name: str, value: Any) -> str:
 
 
 def string_text(text: str) -> str:
-    """Return text as a TOML basic string."""
+    """Return text as a TOML basic string; what does not print is escaped, so that it cannot steer a terminal."""
+    _refuse_surrogates(text)
+    return '"' + "".join(_escaped(character) for character in text) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return {10: "\\n", 9: "\\t"}.get(code, f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+
+
+def _refuse_surrogates(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
         raise SpecError(f"{shown(text)}: not text that UTF-8 can write") from None
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def write_lines(record: Any, *, comments: bool = False, path: str = "") -> Iterator[str]:

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -105,7 +106,7 @@ class PiecewiseLinear(Elementwise):
         r = self.ramps()
         total = np.zeros_like(x) + _like(r.slope, x)
         for w, t in zip(r.weights, r.thresholds):
-            total += _like(w, x) * (x > t)
+            total += _like(w, x) * (x > t).astype(x.dtype)
         return total
 
     def moments(self, mean: Array, variance: Array) -> tuple[Array, Array, Array]:
@@ -178,7 +179,7 @@ def _nodes(mean: Array, std: Array, kinks: tuple[float, ...]) -> Iterator[tuple[
     inner = [_standardized(k - mean, std).clip(-REACH, REACH).astype(mean.dtype) for k in kinks]
     edges = [-ends, *inner, ends]
     places, weights = (a.astype(mean.dtype) for a in _rule("legendre"))
-    for low, high in zip(edges, edges[1:]):
+    for low, high in pairwise(edges):
         for place, weight in zip(places, weights):
             z = low + (high - low) * place
             yield z, (high - low) * weight * _density(z)

@@ -7,7 +7,9 @@ C. E. Clark, "The greatest of a finite set of random variables", Operations Rese
     E max^2 = (m1^2 + v1) Phi(alpha) + (m2^2 + v2) Phi(-alpha) + (m1 + m2) theta phi(alpha)
     gain    = Phi(alpha), Phi(-alpha)                                                            (1)
 
-The winner meets the next one as if it were Gaussian: exact for two, an approximation for more.
+The winner goes on as if it were Gaussian: exact for two, an approximation for more. Its tangent is `Phi(alpha) t1 + Phi(-alpha) t2`;
+what its variance has beyond that of the tangent is a residual, independent of the others, and adds to theta^2 of the next match
+(without it the maximum of 64 is 0.4 standard deviations low, with it 0.1).
 """
 
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ class _Field:
 
     mean: Array
     variance: Array
+    residual: Array
     tangents: Array
 
     def __len__(self) -> int:
@@ -37,7 +40,7 @@ def tournament(mean: Array, variance: Array, tangents: Array) -> tuple[Array, Ar
 
     `mean` and `variance` are `(n, *rest, B)`, `tangents` `(n, *rest, K*B)`; a mean of -infinity never wins.
     """
-    field = _Field(mean, variance, split_lanes(tangents, mean.shape[-1]))
+    field = _Field(mean, variance, np.zeros_like(variance), split_lanes(tangents, mean.shape[-1]))
     rounds = []
     while len(field) > 1:
         field, chance = _round(field)
@@ -59,16 +62,26 @@ def _round(field: _Field) -> tuple[_Field, Array]:
     n = len(field) // 2
     first, second = slice(0, n), slice(n, 2 * n)
     difference = field.tangents[first] - field.tangents[second]
-    theta = np.sqrt((difference**2).mean(axis=-2))
+    spread = (difference**2).mean(axis=-2)
+    theta = np.sqrt(spread + field.residual[first] + field.residual[second])
     mean, variance, chance = _clark(field, first, second, theta)
+    residual = _residual(field, first, second, variance=variance, chance=chance, spread=spread)
     tangents = field.tangents[second] + chance[..., None, :] * difference
     rest = slice(2 * n, None)
     winners = _Field(
         np.concatenate([mean, field.mean[rest]]),
         np.concatenate([variance, field.variance[rest]]),
+        np.concatenate([residual, field.residual[rest]]),
         np.concatenate([tangents, field.tangents[rest]]),
     )
     return winners, chance
+
+
+def _residual(field: _Field, first: slice, second: slice, *, variance: Array, chance: Array, spread: Array) -> Array:
+    """Return the winners' variance beyond that of their tangents, `p^2 t1 + q^2 t2 + p q (t1 + t2 - spread)`, t = v - residual."""
+    t1, t2 = (field.variance[who] - field.residual[who] for who in (first, second))
+    lost = 1 - chance
+    return np.maximum(variance - chance**2 * t1 - lost**2 * t2 - chance * lost * (t1 + t2 - spread), 0)
 
 
 def _clark(field: _Field, first: slice, second: slice, theta: Array) -> tuple[Array, Array, Array]:
@@ -76,7 +89,7 @@ def _clark(field: _Field, first: slice, second: slice, theta: Array) -> tuple[Ar
     m1, m2, v1, v2 = field.mean[first], field.mean[second], field.variance[first], field.variance[second]
     ahead = m1 >= m2
     high = np.where(ahead, m1, m2)
-    lead = np.where(np.isfinite(m1) & np.isfinite(m2), np.abs(m1 - m2), np.where(m1 == m2, 0.0, np.inf)).astype(theta.dtype)
+    lead = np.abs(np.subtract(m1, m2, out=np.zeros_like(m1), where=m1 != m2))
     alpha = np.where(lead >= FAR * theta, FAR, np.minimum(lead, FAR * theta) / np.where(theta > 0, theta, 1)).astype(theta.dtype)
     behind = theta * alpha
     p, q = ndtr(alpha), ndtr(-alpha)

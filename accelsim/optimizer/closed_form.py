@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from accelsim.optimize.problem import CommonScale, Infeasible, Matrix, Problem, Side, Solution, Vector
+from accelsim.optimizer.problem import CommonScale, Infeasible, Matrix, Problem, Side, Solution, Vector
 from devices.base.errors import SpecError
 
 _EPS = float(np.finfo(float).eps)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accelsim.optimize.closed_form import extremes, minimize_lagrangian, release_rates
-from accelsim.optimize.problem import Matrix, Problem, Vector
+from accelsim.optimizer.closed_form import extremes, minimize_lagrangian, release_rates
+from accelsim.optimizer.problem import Matrix, Problem, Vector
 from devices.base.errors import SpecError
 
 _SPAN = 1e-8  # smallest rate over the largest, where bias ends the trade-off inside the bounds

@@ -1,0 +1,120 @@
+"""Error, energy and the best design of memristor and unreliable-memory DNN accelerators, from one description.
+
+    from accelsim import Accelerator, load_embedded, place, predict
+
+    network, samples = load_embedded("fashion_cnn")
+    plan = place(network, Accelerator.preset("memse"), calibration=samples[:64])
+    print(predict(plan, samples[64:320], seed=7))
+
+Names are imported when they are first used, so that `import accelsim` is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from accelsim._siblings import check_siblings
+from accelsim._version import __version__
+
+if TYPE_CHECKING:
+    from accelsim.accelerator import Accelerator
+    from accelsim.design import Design
+    from accelsim.optimizer.optimize import optimize
+    from accelsim.placement import Plan, place
+    from accelsim.prediction.predict import predict
+    from accelsim.report.design_report import DesignReport
+    from accelsim.report.difference import diff
+    from accelsim.report.records import Agreement, ErrorReport, TrialReport
+    from accelsim.report.run_folder import load_report
+    from accelsim.sampling.monte_carlo import monte_carlo
+    from devices.base.errors import (
+        AccelsimError,
+        InfeasibleError,
+        MemoryLimitError,
+        NetworkError,
+        RunFolderError,
+        SamplesError,
+        SpecError,
+        UnsupportedMethodError,
+        UnsupportedOperatorError,
+    )
+    from workloads.network import Network
+    from workloads.onnx_reader import load_onnx
+    from workloads.samples import Samples, load_samples
+    from workloads.zoo import load_embedded
+
+__all__ = [
+    "Accelerator",
+    "AccelsimError",
+    "Agreement",
+    "Design",
+    "DesignReport",
+    "ErrorReport",
+    "InfeasibleError",
+    "MemoryLimitError",
+    "Network",
+    "NetworkError",
+    "Plan",
+    "RunFolderError",
+    "Samples",
+    "SamplesError",
+    "SpecError",
+    "TrialReport",
+    "UnsupportedMethodError",
+    "UnsupportedOperatorError",
+    "__version__",
+    "diff",
+    "load_embedded",
+    "load_onnx",
+    "load_report",
+    "load_samples",
+    "monte_carlo",
+    "optimize",
+    "place",
+    "predict",
+]
+
+_ERRORS = "devices.base.errors"
+_HOME = {
+    "Accelerator": "accelsim.accelerator",
+    "AccelsimError": _ERRORS,
+    "Agreement": "accelsim.report.records",
+    "Design": "accelsim.design",
+    "DesignReport": "accelsim.report.design_report",
+    "ErrorReport": "accelsim.report.records",
+    "InfeasibleError": _ERRORS,
+    "MemoryLimitError": _ERRORS,
+    "Network": "workloads.network",
+    "NetworkError": _ERRORS,
+    "Plan": "accelsim.placement",
+    "RunFolderError": _ERRORS,
+    "Samples": "workloads.samples",
+    "SamplesError": _ERRORS,
+    "SpecError": _ERRORS,
+    "TrialReport": "accelsim.report.records",
+    "UnsupportedMethodError": _ERRORS,
+    "UnsupportedOperatorError": _ERRORS,
+    "diff": "accelsim.report.difference",
+    "load_embedded": "workloads.zoo",
+    "load_onnx": "workloads.onnx_reader",
+    "load_report": "accelsim.report.run_folder",
+    "load_samples": "workloads.samples",
+    "monte_carlo": "accelsim.sampling.monte_carlo",
+    "optimize": "accelsim.optimizer.optimize",
+    "place": "accelsim.placement",
+    "predict": "accelsim.prediction.predict",
+}
+"""The module each name comes from. No submodule of `accelsim` itself may bear one of these names."""
+
+check_siblings(__version__)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'accelsim' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,334 @@
+"""The best conductance scales under a budget: closed form, refreshed at its own answer, and verified by Monte-Carlo."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from accelsim.design import Design
+from accelsim.optimizer.closed_form import best_common_scale, minimize_mse, minimize_power
+from accelsim.optimizer.coefficients import Coefficients, coefficients
+from accelsim.optimizer.pareto import pareto
+from accelsim.optimizer.problem import CommonScale, Infeasible, Problem, Solution
+from accelsim.placement import Plan, check_samples
+from accelsim.prediction.predict import predict
+from accelsim.prediction.target import Reference, graph_to_output, reference_outputs
+from accelsim.report.design_report import Baseline, DesignReport
+from accelsim.report.provenance import provenance_of
+from accelsim.report.records import TrialReport
+from accelsim.sampling.monte_carlo import Progress, monte_carlo
+from devices.base.errors import SamplesError, SpecError
+from workloads.network import Network
+from workloads.operators.base import Array
+from workloads.samples import Samples
+
+Per = Literal["layer", "column", "network"]
+MAX_REFRESH = 6
+SETTLED = 2e-3
+N_PARETO = 41
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    power_budget_w: float | None
+    mse_budget: float | None
+    per: Per
+    yield_p: float | None
+
+
+def optimize(
+    plan: Plan,
+    samples: Samples,
+    *,
+    seed: int,
+    verify: Samples | None = None,
+    power_budget_w: float | None = None,
+    mse_budget: float | None = None,
+    per: Per = "layer",
+    yield_p: float | None = None,
+    output: str | None = None,
+    reference: Reference = "float",
+    mc_rel_error: float = 0.01,
+    mc_max_trials: int = 5_000,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> DesignReport:
+    """Return the design with the least error within `power_budget_w`, or with the least power within `mse_budget`.
+
+    Moves `mapping.g_used_siemens`, one a layer, a column, or one for the network, by the closed form in coefficients that
+    are refreshed at each answer. Without `verify`, the last half of `samples` is held out for it. With `yield_p`, that
+    share of chips meets the budget. Monte-Carlo is not run with `mc_max_trials=0`.
+    Raises SpecError for contradicting budgets; an infeasible budget is an answer with its floor, gap and levers.
+    """
+    question = _Question(power_budget_w=power_budget_w, mse_budget=mse_budget, per=per, yield_p=yield_p)
+    _check(question)
+    check_samples(plan.network, samples)
+    started = time.perf_counter()
+    if verify is None:
+        samples, verify = _halves(samples)
+    search = _Search(plan, samples, question=question, seed=seed, output=output, reference=reference)
+    found, terms, n_refresh = search.run()
+    if isinstance(found, Infeasible):
+        return search.infeasible(found, terms, elapsed_s=time.perf_counter() - started)
+    placed = search.placed(found, terms)
+    mc = None
+    if mc_max_trials:
+        mc = monte_carlo(
+            placed, verify, seed=seed + 1, rel_error=mc_rel_error, max_trials=mc_max_trials, threads=threads,
+            output=output, reference=reference, progress=progress,
+        )
+    held_out = predict(placed, verify, seed=seed, output=output, reference=reference, method="auto")
+    return search.report(found, terms, placed, mc=mc, mse_verify=held_out.mse, n_refresh=n_refresh, elapsed_s=time.perf_counter() - started)
+
+
+def _check(question: _Question) -> None:
+    if (question.power_budget_w is None) == (question.mse_budget is None):
+        raise SpecError("need exactly one budget: power_budget_w (--power-budget) or mse_budget (--mse-budget)")
+    value = question.power_budget_w if question.mse_budget is None else question.mse_budget
+    assert value is not None  # exactly one is given
+    if not 0.0 < value < np.inf:
+        raise SpecError(f"need a budget above 0, got {value:g}")
+    if question.per not in ("layer", "column", "network"):
+        raise SpecError(f"per: {question.per!r}: need layer | column | network")
+    if question.yield_p is not None and not 0.0 < question.yield_p < 1.0:
+        raise SpecError(f"need 0 < yield_p < 1, got {question.yield_p:g}; 0.95 means that 95 % of chips meet the budget")
+
+
+def _halves(samples: Samples) -> tuple[Samples, Samples]:
+    if len(samples) < 2:
+        raise SamplesError(f"optimize() holds out half of the samples to verify on, and there is {len(samples)}; give more, or give verify")
+    half = len(samples) // 2
+    return samples[:half], samples[half:]
+
+
+class _Search:
+    """One question on one plan: refreshes coefficients until the answer stays where it is."""
+
+    def __init__(self, plan: Plan, samples: Samples, *, question: _Question, seed: int, output: str | None, reference: Reference) -> None:
+        self.samples, self.question, self.seed, self.output, self.reference = samples, question, seed, output, reference
+        self.scale = "column" if question.per == "column" else plan.layers[0].site.mapping.scale
+        self.plan = plan.rescaled(self.scale)
+        self.graph: Network = graph_to_output(plan.graph, output)
+        self.wanted = reference_outputs(self.plan, self.graph, samples, reference)
+        self.factor = 1.0
+
+    def terms(self, plan: Plan, factor: float) -> Coefficients:
+        """Return the coefficients at a plan's design."""
+        return coefficients(plan, self.graph, self.samples, reference=self.wanted, per=self.question.per, seed=self.seed, variance_factor=factor)
+
+    def run(self) -> "tuple[Solution | CommonSolution | Infeasible, Coefficients, int]":
+        """Return the answer, the coefficients it rests on, and how often they were refreshed."""
+        plan, found = self.plan, None
+        terms = self.terms(plan, 1.0)
+        for n in range(MAX_REFRESH):
+            found = self.solve(terms)
+            if isinstance(found, Infeasible):
+                if n:  # the model moved away from a feasible point: look again from the strongest design
+                    break
+                return found, terms, n
+            moved = self.placed(found, terms)
+            change = _largest_change(plan, moved)
+            plan = moved
+            if n and change < SETTLED:
+                return found, terms, n
+            terms = self.terms(plan, 1.0)
+            terms = self.beyond_first_order(plan, terms)
+        assert found is not None  # the loop ran
+        return self.solve(terms), terms, MAX_REFRESH
+
+    def beyond_first_order(self, plan: Plan, terms: Coefficients) -> Coefficients:
+        """Return coefficients scaled to the best closure's variance where first order is not good enough at this design."""
+        report = predict(plan, self.samples, seed=self.seed, output=self.output, reference=self.reference, method="auto", attribution=False)
+        if report.method == "adjoint":
+            return terms
+        variance = float(terms.response.variance)
+        factor = (report.mse - _bias2(terms, self.wanted)) / variance if variance > 0.0 else 1.0
+        self.factor = factor
+        return self.terms(plan, max(factor, 0.05))
+
+    def solve(self, terms: Coefficients) -> "Solution | CommonSolution | Infeasible":
+        """Return the optimum of the present model."""
+        q = self.question
+        if q.per == "network":
+            return _common_solution(terms, self._budgets(terms))
+        power, mse = self._budgets(terms)
+        return minimize_mse(terms.problem, power) if power is not None else minimize_power(terms.problem, mse or 0.0)
+
+    def _budgets(self, terms: Coefficients) -> tuple[float | None, float | None]:
+        """Return the budgets on the means, such that the asked share of chips meets the asked budget."""
+        q = self.question
+        if q.yield_p is None:
+            return q.power_budget_w, q.mse_budget
+        if q.power_budget_w is not None:
+            return q.power_budget_w - float(stats.norm.ppf(q.yield_p)) * terms.power_sd_w, None
+        assert q.mse_budget is not None  # exactly one budget is given
+        sd, mean = terms.response.chip_sd(self.wanted), float(terms.response.variance) + _bias2(terms, self.wanted)
+        if sd is None or sd <= 0.0 or mean <= 0.0:
+            return None, q.mse_budget
+        shape = (mean / sd) ** 2  # a gamma law with the chips' mean and spread: the MSE is a sum of squares
+        return None, q.mse_budget / (float(stats.gamma.ppf(q.yield_p, shape)) / shape)
+
+    def placed(self, found: "Solution | CommonSolution", terms: Coefficients) -> Plan:
+        """Return the plan at the answer's conductances."""
+        return self.plan.with_design(self.design(found, terms))
+
+    def design(self, found: "Solution | CommonSolution", terms: Coefficients) -> Design:
+        """Return the answer as conductances of the largest weights."""
+        c = np.zeros(terms.groups.n)
+        c[terms.active] = found.c_siemens
+        by_column = terms.groups.spread(c)
+        used: dict[str, float | tuple[float, ...]] = {}
+        for layer in self.plan.layers:
+            cell = layer.site.cell
+            g = cell.g_min_siemens + by_column[layer.name] * layer.site.w_max
+            g = np.where(layer.site.w_max > 0.0, np.clip(g, None, cell.g_max_siemens), cell.g_max_siemens)
+            g = np.where(g > cell.g_min_siemens, g, cell.g_max_siemens)
+            used[layer.name] = tuple(map(float, g)) if self.question.per == "column" else float(g.max())
+        scale = "column" if self.question.per == "column" else self.scale
+        if scale == "network" and len(set(used.values())) > 1:
+            scale = "layer"
+        return Design(
+            g_used_siemens=used, scale=scale, network_digest=self.plan.network.digest,  # type: ignore[arg-type]
+            accelerator_digest=self.plan.accelerator.digest, origin=f"optimize per {self.question.per}, seed {self.seed}",
+        )
+
+    # answers
+
+    def infeasible(self, found: Infeasible, terms: Coefficients, *, elapsed_s: float) -> DesignReport:
+        """Return the answer to a budget that nothing meets: the floor, the gap and the levers."""
+        return self._report(
+            feasible=False, found=None, terms=terms, floor=found.floor, gap=found.gap, levers=self._levers(terms), elapsed_s=elapsed_s,
+        )
+
+    def _levers(self, terms: Coefficients) -> tuple[str, ...]:
+        if self.question.power_budget_w is not None:
+            return (
+                f"raise --power-budget above the floor; {terms.problem.p0_w:.4g} W of it do not depend on the scales",
+                "lower drive.v_read_v: memristor power falls with its square",
+                "lower drive.rate_hz, or sense.feedback_ohm where amplifiers are counted",
+            )
+        return (
+            "raise --mse-budget above the floor",
+            "raise cell.g_max_siemens, or lower cell.programming.error_rel (a better cell, or write-and-verify)",
+            "set mapping.precompensate = true where cells clip; raise mapping.levels where quantization counts",
+            "optimize per column (--per column): columns of small weights may use the whole range",
+        )
+
+    def report(
+        self, found: "Solution | CommonSolution", terms: Coefficients, placed: Plan, *, mc: TrialReport | None, mse_verify: float,
+        n_refresh: int, elapsed_s: float,
+    ) -> DesignReport:
+        """Return the answer with its baseline, certificate and verdict."""
+        return self._report(
+            feasible=True, found=found, terms=terms, placed=placed, mc=mc, mse_verify=mse_verify, n_refresh=n_refresh, elapsed_s=elapsed_s,
+        )
+
+    def _report(
+        self, *, feasible: bool, found: "Solution | CommonSolution | None", terms: Coefficients, elapsed_s: float, placed: Plan | None = None,
+        mc: TrialReport | None = None, mse_verify: float | None = None, n_refresh: int = 0, floor: float | None = None,
+        gap: float | None = None, levers: tuple[str, ...] = (),
+    ) -> DesignReport:
+        q, problem = self.question, terms.problem
+        baseline = None if found is None else self._baseline(found, terms)
+        common = None if baseline is None else baseline.power_at_same_mse_w
+        curve = pareto(problem, N_PARETO)
+        return DesignReport(
+            provenance=replace(provenance_of(
+                placed or self.plan, self.samples, seed=self.seed, output=self.graph.nodes[self.graph.output].name, reference=self.reference,
+            )),
+            feasible=feasible, design=None if found is None else self.design(found, terms), per=q.per,
+            power_budget_w=q.power_budget_w, mse_budget=q.mse_budget, yield_p=q.yield_p,
+            mse=None if found is None else found.mse, mse_verify=mse_verify,
+            read_power_w=None if found is None else found.power_w,
+            controllable_power_w=None if found is None else found.power_w - problem.p0_w,
+            baseline=baseline,
+            saving_total_rel=None if common is None or found is None else 1.0 - found.power_w / common,
+            saving_controllable_rel=None if common is None or found is None or common <= problem.p0_w
+            else 1.0 - (found.power_w - problem.p0_w) / (common - problem.p0_w),
+            multiplier=None if found is None else found.multiplier,
+            duality_gap=None if found is None else abs(found.duality_gap_rel),
+            n_at_upper_bound=0 if found is None else int(np.sum(found.active_upper)),
+            n_at_lower_bound=0 if found is None else int(np.sum(found.active_lower)), n_refresh=n_refresh,
+            pareto=tuple({"read_power_w": float(p), "mse": float(m)} for p, m in zip(curve.power_w, curve.mse)),
+            mc=mc, yield_sampled_p=self._sampled_yield(mc), floor=floor, gap=gap, levers=levers, notes=self._notes(terms),
+            n_inputs=len(self.samples), elapsed_s=elapsed_s,
+        )
+
+    def _sampled_yield(self, mc: TrialReport | None) -> float | None:
+        if mc is None or self.question.yield_p is None or self.question.mse_budget is None:
+            return None
+        return float(np.mean(mc.losses <= self.question.mse_budget))
+
+    def _notes(self, terms: Coefficients) -> tuple[str, ...]:
+        notes = []
+        if not np.any(terms.problem.variance_siemens2 > 0.0) and terms.problem.bias.is_constant:
+            notes.append("the error does not depend on the scales (it is proportional to the stored conductance): the smallest conductances cost nothing")
+        if self.factor != 1.0:
+            notes.append(f"beyond first order here: variances scaled by {self.factor:.3f} to the better closure, and optimized again")
+        return tuple(notes)
+
+    def _baseline(self, found: "Solution | CommonSolution", terms: Coefficients) -> Baseline:
+        relative = 1.0 / terms.w_max[terms.active] if self.question.per != "column" else 1.0 / self._layer_w_max(terms)
+        power, mse = self._budgets(terms)
+        at_budget = _common(terms.problem, relative, power=power, mse=mse)
+        same = _common(terms.problem, relative, power=None, mse=found.mse)
+        g_min = min(layer.site.cell.g_min_siemens for layer in self.plan.layers)
+        return Baseline(
+            mse=None if at_budget is None else at_budget.mse, read_power_w=None if at_budget is None else at_budget.power_w,
+            g_used_siemens=None if at_budget is None else at_budget.scale_siemens + g_min,
+            power_at_same_mse_w=None if same is None else same.power_w,
+        )
+
+    def _layer_w_max(self, terms: Coefficients) -> Array:
+        """Return, by column, the largest weight of its layer: what a scale per layer would divide by."""
+        top = {layer.name: np.full(layer.operator.n_columns, layer.site.w_max.max()) for layer in self.plan.layers}
+        return terms.groups.largest(top)[terms.active]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CommonSolution:
+    """The best common scale as an answer of its own (`per="network"`): one number, found exactly, so no gap."""
+
+    c_siemens: Array
+    mse: float
+    power_w: float
+    multiplier: float
+    duality_gap_rel: float
+    active_lower: Array
+    active_upper: Array
+
+
+def _common_solution(terms: Coefficients, budgets: tuple[float | None, float | None]) -> CommonSolution | Infeasible:
+    relative = 1.0 / terms.w_max[terms.active]
+    power, mse = budgets
+    found = best_common_scale(terms.problem, relative, power_budget_w=power) if power is not None else best_common_scale(
+        terms.problem, relative, mse_budget=mse)
+    if isinstance(found, Infeasible):
+        return found
+    nudged = found.c_siemens * (1.0 - 1e-6)
+    slope = (float(terms.problem.mse(nudged)) - found.mse) / max(found.power_w - float(terms.problem.power_w(nudged)), 1e-300)
+    none = np.zeros(len(relative), bool)
+    return CommonSolution(
+        c_siemens=found.c_siemens, mse=found.mse, power_w=found.power_w, multiplier=slope if power is not None else 1.0 / max(slope, 1e-300),
+        duality_gap_rel=0.0, active_lower=none, active_upper=found.c_siemens >= terms.problem.c_max_siemens * (1 - 1e-12),
+    )
+
+
+def _common(problem: Problem, relative: Array, *, power: float | None, mse: float | None) -> CommonScale | None:
+    try:
+        found = best_common_scale(problem, relative, power_budget_w=power) if power is not None else best_common_scale(problem, relative, mse_budget=mse)
+    except SpecError:
+        return None
+    return None if isinstance(found, Infeasible) else found
+
+
+def _bias2(terms: Coefficients, wanted: Array) -> float:
+    return float(np.mean((terms.response.mean_output - wanted) ** 2))
+
+
+def _largest_change(before: Plan, after: Plan) -> float:
+    return max(
+        float(np.max(np.abs(np.log(b.site.g_used_siemens / a.site.g_used_siemens)))) for a, b in zip(before.layers, after.layers)
+    )

@@ -1,0 +1,61 @@
+"""What all pictures share: colours that colour-blind readers can tell apart, and where axes come from."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito, "Color Universal Design", 2008
+BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#7F7F7F"
+MAX_NAME = 28
+
+
+def axes_for(ax: "Axes | None", *, width: float = 7.0, height: float = 4.2) -> "Axes":
+    """Return the axes given, or those of a new pyplot figure, which a notebook shows and a script may show or save."""
+    if ax is not None:
+        return ax
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def blank_figure(*, width: float = 7.0, height: float = 4.2) -> "Figure":
+    """Return a figure that no pyplot state knows of: to be saved, never shown."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def title(ax: "Axes", text: str, *, note: str = "") -> None:
+    """Write what the picture says, flush left, with a smaller line below it."""
+    ax.set_title(f"{plain(text)}\n" if note else plain(text), loc="left", fontsize=11, fontweight="bold")
+    if note:
+        ax.annotate(
+            plain(note), (0.0, 1.0), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=9, color="0.3", va="bottom"
+        )
+
+
+def light_frame(ax: "Axes", *, grid: str = "both") -> None:
+    """Leave out the upper and right frame and draw a faint grid behind the data."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis=grid, which="major", color="0.9", linewidth=0.8)  # type: ignore[arg-type]
+    ax.set_axisbelow(True)
+
+
+def plain(text: str) -> str:
+    """Return text in which names from files cannot be read as formulas."""
+    return text.replace("$", r"\$")
+
+
+def short(name: str) -> str:
+    """Return a name that fits beside a bar; the end of a module path says most."""
+    return plain(name if len(name) <= MAX_NAME else "..." + name[3 - MAX_NAME :])
+
+
+def positive(values: NDArray) -> NDArray[np.bool_]:
+    """Return where values can stand on a logarithmic axis."""
+    return np.isfinite(values) & (values > 0.0)

@@ -1,0 +1,155 @@
+"""predict(): the error of every output, by the method that is good enough for this network and noise."""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from accelsim.ledger import LayerPower, read_power
+from accelsim.placement import Plan, check_samples
+from accelsim.prediction.accuracy import accuracy, predicted_accuracy
+from accelsim.prediction.attribution import attribution_by_cause, attribution_by_layer
+from accelsim.prediction.methods import METHODS, Question, Verdict, choose
+from accelsim.prediction.response import MAX_EXACT_OUTPUTS, N_SKETCHES, Response, respond
+from accelsim.prediction.target import Reference, Weights, graph_to_output, ideal_weights, mean_weights
+from accelsim.report.provenance import provenance_of
+from accelsim.report.records import ErrorReport
+from devices.base.errors import MemoryLimitError, SpecError
+from devices.base.quantity import format_quantity
+from workloads.network import Network
+from workloads.operators.base import Array
+from workloads.samples import Samples
+
+Method = Literal["auto", "adjoint", "sketched", "covariance", "corrected"]
+DEFAULT_MEMORY_BYTES = 8 * 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Outputs:
+    """Outputs `(N, n_out)` of the float, the ideal quantized, and the reference network."""
+
+    clean: Array
+    quantized: Array
+    wanted: Array
+
+
+def predict(
+    plan: Plan,
+    samples: Samples,
+    *,
+    seed: int,
+    method: Method = "auto",
+    output: str | None = None,
+    reference: Reference = "float",
+    tol_rel: float = 0.05,
+    memory_limit_bytes: int | None = None,
+    attribution: bool = True,
+) -> ErrorReport:
+    """Predict the mean squared error of the outputs, averaged over `samples`, outputs and programmings.
+
+    `method`: `adjoint` (first order), `sketched` (Gaussian closure), `covariance` (the same with full covariance, for small
+    maps), `corrected` (adjoint and a few control-variate trials, any noise), or `auto`, which says what it picked and why.
+    `output` names the node whose error counts; by default the output, or the input of a trailing Softmax, Sigmoid or ArgMax.
+    Raises MemoryLimitError where the estimate exceeds `memory_limit_bytes`, UnsupportedMethodError where the method has no
+    rule for an operator.
+    """
+    if method not in ("auto", *METHODS):
+        raise SpecError(f"method: {method!r}: need auto | {' | '.join(METHODS)}")
+    if not 0.0 < tol_rel < 1.0:
+        raise SpecError(f"need 0 < tol_rel < 1, got {tol_rel:g}; 0.05 accepts a relative error of 5 %")
+    check_samples(plan.network, samples)
+    started = time.perf_counter()
+    graph = graph_to_output(plan.graph, output)
+    _check_memory(plan, graph, memory_limit_bytes or DEFAULT_MEMORY_BYTES)
+    outputs = _outputs(plan, graph, samples, reference)
+    response = respond(plan, graph, samples, seed=seed, n_probes=_n_probes(graph, len(samples)))
+    question = Question(plan=plan, graph=graph, samples=samples, seed=seed, wanted=outputs.wanted, tol_rel=tol_rel, reference=reference)
+    verdict = choose(method, question, response)
+    return _report(question, verdict, response, outputs, attribution=attribution, started=started)
+
+
+def _check_memory(plan: Plan, graph: Network, limit: int) -> None:
+    n_out = int(np.prod(graph.nodes[graph.output].shape))
+    carried = min(n_out, MAX_EXACT_OUTPUTS)
+    largest = max(int(np.prod(node.shape)) for node in graph.nodes)
+    weights = sum(layer.operator.weights.size for layer in plan.layers)
+    need = 4 * 16 * (plan.activation_elements() + 3 * carried * largest) + weights * (8 * 6 + 4 * N_SKETCHES * (n_out <= MAX_EXACT_OUTPUTS))
+    if need > limit:
+        raise MemoryLimitError(
+            f"predict() needs about {need / 2**30:.2g} GiB for {plan.network.name}, above the limit of {limit / 2**30:.2g} GiB; "
+            "raise memory_limit_bytes, or choose a smaller input"
+        )
+
+
+def _n_probes(graph: Network, n_images: int) -> int:
+    """Return 0 where every output is carried, else the number of random combinations an image for about 2 % standard error."""
+    n_out = int(np.prod(graph.nodes[graph.output].shape))
+    return 0 if n_out <= MAX_EXACT_OUTPUTS else int(np.clip(400 // n_images, 4, 64))
+
+
+def _outputs(plan: Plan, graph: Network, samples: Samples, reference: Reference) -> _Outputs:
+    clean = Weights(weights={}, biases={}).outputs(graph, samples)
+    has_levels = any(layer.site.mapping.levels is not None for layer in plan.layers)
+    quantized = ideal_weights(plan).outputs(graph, samples) if has_levels else clean
+    return _Outputs(clean=clean, quantized=quantized, wanted=clean if reference == "float" else quantized)
+
+
+def _report(
+    question: Question, verdict: Verdict, response: Response, outputs: _Outputs, *, attribution: bool, started: float
+) -> ErrorReport:
+    plan, graph, samples = question.plan, question.graph, question.samples
+    power = read_power(plan, graph, samples, mean_weights(plan))
+    pooled = float(outputs.clean.var())
+    labels = samples.y
+    predicted = None
+    if labels is not None and verdict.covariance is not None:
+        predicted = predicted_accuracy(verdict.mean_output, verdict.covariance, labels, seed=question.seed)
+    shares = dict(wanted=outputs.wanted, reference=question.reference, response=response, mse=verdict.mse)
+    return ErrorReport(
+        provenance=provenance_of(
+            plan, samples, seed=question.seed, output=graph.nodes[graph.output].name, reference=question.reference, warnings=verdict.warnings,
+        ),
+        mse=verdict.mse, mse_rel=verdict.mse / pooled if pooled > 0.0 else float("nan"), bias2=verdict.bias2, variance=verdict.variance,
+        by_layer=attribution_by_layer(plan, graph, samples, **shares) if attribution else {},  # type: ignore[arg-type]
+        by_cause=attribution_by_cause(plan, graph, samples, quantized=outputs.quantized, **shares) if attribution else {},  # type: ignore[arg-type]
+        by_output=verdict.by_output, method=verdict.method, reason=verdict.reason, rel_error_estimate=verdict.rel_error_estimate,
+        tol_rel=question.tol_rel, mse_se=verdict.mse_se, mse_chip_sd=_chip_sd(response, outputs.wanted, verdict),
+        read_power_w=sum(p.total_w for p in power.values()), power_by_component=_by_component(power),
+        power_by_layer={name: p.total_w for name, p in power.items()},
+        accuracy_clean=accuracy(outputs.clean, labels), accuracy_quantized=accuracy(outputs.quantized, labels), accuracy_predicted=predicted,
+        n_inputs=len(samples), elapsed_s=time.perf_counter() - started, meaning=meaning_of(plan), details=dict(verdict.details),
+    )
+
+
+def _chip_sd(response: Response, wanted: Array, verdict: Verdict) -> float | None:
+    """Return the first-order spread over chips, scaled to the better closure's variance where there is one."""
+    sd = response.chip_sd(wanted)
+    if sd is None or response.variance <= 0.0:
+        return sd
+    return sd * max(verdict.variance, 0.0) / response.variance
+
+
+def _by_component(power: dict[str, LayerPower]) -> dict[str, float]:
+    return {
+        "memristors": sum(p.memristors_w for p in power.values()),
+        "amplifiers": sum(p.amplifiers_w for p in power.values()),
+    }
+
+
+def meaning_of(plan: Plan) -> tuple[str, ...]:
+    """Return in words what the spec's relative numbers mean in siemens and volts."""
+    site = plan.layers[0].site
+    law, g_max = site.cell.programming, site.cell.g_max_siemens
+    lines = []
+    if law is not None:
+        of = "g_max" if law.scales_with() == "nothing" else "each cell's own conductance"
+        size = f" = {format_quantity(law.error_rel * g_max, 'siemens')}" if law.scales_with() == "nothing" else ""  # type: ignore[attr-defined]
+        clipped = ", not below zero" if getattr(law, "clip", False) else ", unclipped"
+        lines.append(f"programming error {law.error_rel:g} of {of} ({format_quantity(g_max, 'siemens')}){size} a cell{clipped}")  # type: ignore[attr-defined]
+    levels = site.mapping.levels
+    used = float(site.g_used_siemens.max())
+    lines.append(f"largest weight of {site.layer!r} at {format_quantity(used, 'siemens')}" + (", analog" if levels is None else f", {levels} levels"))
+    return tuple(lines)
+
+

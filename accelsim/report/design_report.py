@@ -1,0 +1,182 @@
+"""The answer of the optimizer: a design with its certificate, what it saves, and Monte-Carlo's verdict."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from accelsim.design import Design
+from accelsim.report.base import Provenance, Report, percent
+from accelsim.report.records import TrialReport
+from devices.base.quantity import format_quantity
+from workloads.operators.base import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The best common scale: every layer gives the same conductance to its largest weight.
+
+    `mse`, `read_power_w` and `g_used_siemens` are at the same budget (None where no common scale meets it);
+    `power_at_same_mse_w` is what a common scale needs for the optimum's error (None where it cannot reach it).
+    """
+
+    mse: float | None
+    read_power_w: float | None
+    g_used_siemens: float | None
+    power_at_same_mse_w: float | None
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the fields by their names in the JSON."""
+        return {
+            "mse": self.mse, "read_power_w": self.read_power_w, "g_used_siemens": self.g_used_siemens,
+            "power_at_same_mse_w": self.power_at_same_mse_w,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class DesignReport(Report):
+    """The best design under a budget, or why there is none.
+
+    Parameters
+    ----------
+    feasible
+        Whether any design meets the budget; when not, `floor` and `gap` say by how much, and `levers` what helps.
+    mse, read_power_w
+        Predicted at the design, on the samples it was optimized on; `mse_verify` on those it was not.
+    multiplier
+        Price of the budget: MSE saved per watt (power budget), watts per unit of MSE (error budget).
+    duality_gap
+        Relative gap to a proven bound of the model's optimum.
+    pareto
+        Records of `read_power_w`, `mse`: the whole trade-off.
+    mc
+        Monte-Carlo at the design on samples that were not optimized on.
+    """
+
+    kind: ClassVar[str] = "optimize"
+    provenance: Provenance
+    feasible: bool
+    design: Design | None
+    per: str
+    power_budget_w: float | None
+    mse_budget: float | None
+    yield_p: float | None
+    mse: float | None
+    mse_verify: float | None
+    read_power_w: float | None
+    controllable_power_w: float | None
+    baseline: Baseline | None
+    saving_total_rel: float | None
+    saving_controllable_rel: float | None
+    multiplier: float | None
+    duality_gap: float | None
+    n_at_upper_bound: int
+    n_at_lower_bound: int
+    n_refresh: int
+    pareto: tuple[dict[str, float], ...]
+    mc: TrialReport | None
+    yield_sampled_p: float | None
+    floor: float | None
+    gap: float | None
+    levers: tuple[str, ...]
+    notes: tuple[str, ...]
+    n_inputs: int
+    elapsed_s: float
+
+    @property
+    def budget(self) -> str:
+        """The budget in words."""
+        if self.power_budget_w is not None:
+            return f"read power at most {format_quantity(self.power_budget_w, 'watt')}"
+        return f"MSE at most {self.mse_budget:.4g}"
+
+    def numbers(self) -> dict[str, Any]:
+        return {
+            "feasible": self.feasible, "design": self._design_dict(), "per": self.per,
+            "mse": self.mse, "mse_verify": self.mse_verify, "read_power_w": self.read_power_w,
+            "controllable_power_w": self.controllable_power_w, "budget_w": self.power_budget_w, "mse_budget": self.mse_budget,
+            "yield_p": self.yield_p, "yield_sampled_p": self.yield_sampled_p,
+            "baseline": None if self.baseline is None else self.baseline.numbers(),
+            "saving_total_rel": self.saving_total_rel, "saving_controllable_rel": self.saving_controllable_rel,
+            "multiplier": self.multiplier, "duality_gap": self.duality_gap,
+            "n_at_upper_bound": self.n_at_upper_bound, "n_at_lower_bound": self.n_at_lower_bound, "n_refresh": self.n_refresh,
+            "pareto": list(self.pareto), "mc": None if self.mc is None else self.mc.numbers(),
+            "floor": self.floor, "gap": self.gap, "levers": list(self.levers), "notes": list(self.notes),
+            "n_inputs": self.n_inputs, "elapsed_s": self.elapsed_s,
+        }
+
+    def _design_dict(self) -> dict[str, Any] | None:
+        if self.design is None:
+            return None
+        used = {k: list(v) if isinstance(v, tuple) else v for k, v in self.design.g_used_siemens.items()}
+        return {"scale": self.design.scale, "g_used_siemens": used}
+
+    def rows(self) -> list[tuple[str, str]]:
+        head = [
+            ("network", f"{self.provenance.network}, error of {self.provenance.output!r} against the {self.provenance.reference} network"),
+            ("question", f"best conductance scales per {self.per}, {self.budget}" + ("" if self.yield_p is None else f" on {percent(self.yield_p, 0)} of chips")),
+        ]
+        return head + (self._feasible_rows() if self.feasible else self._infeasible_rows()) + [("note", n) for n in self.notes]
+
+    def _infeasible_rows(self) -> list[tuple[str, str]]:
+        watts = self.power_budget_w is not None
+        shown = [format_quantity(v or 0.0, "watt") if watts else f"{v:.4g}" for v in (self.floor, self.gap)]
+        return [("answer", f"INFEASIBLE: the floor is {shown[0]}, {shown[1]} above the budget"), *(("lever", text) for text in self.levers)]
+
+    def _feasible_rows(self) -> list[tuple[str, str]]:
+        rows = [
+            ("MSE", f"{self.mse:.4g} on the samples optimized on"
+                    + ("" if self.mse_verify is None else f"; {self.mse_verify:.4g} predicted on those held out")),
+            ("read power", f"{format_quantity(self.read_power_w or 0.0, 'watt')}, of which the scales control "
+                           f"{format_quantity(self.controllable_power_w or 0.0, 'watt')}"),
+            ("multiplier", f"{self.multiplier:.4g} " + ("MSE per watt" if self.power_budget_w is not None else "watts per unit of MSE")),
+            ("certificate", f"within {self.duality_gap:.1e} of a proven bound of the model; {self.n_at_upper_bound} scales at their largest, "
+                            f"{self.n_at_lower_bound} at their smallest; {self.n_refresh} refreshes"),
+        ]
+        if self.baseline is not None:
+            rows.append(("best common scale", self._baseline_text(self.baseline)))
+        if self.mc is not None:
+            rows.append(("Monte-Carlo", f"MSE {self.mc.mse:.4g} ({self.mc.ci_low:.4g} to {self.mc.ci_high:.4g}), "
+                                        f"read power {format_quantity(self.mc.read_power_w, 'watt')}, on {self.mc.n_inputs} held-out images"))
+        if self.yield_sampled_p is not None:
+            rows.append(("yield", f"{percent(self.yield_sampled_p, 1)} of the sampled chips meet the budget"))
+        return rows + self._design_rows()
+
+    def _baseline_text(self, baseline: Baseline) -> str:
+        at_budget = "does not meet the budget" if baseline.mse is None else (
+            f"{format_quantity(baseline.g_used_siemens or 0.0, 'siemens')}: MSE {baseline.mse:.4g} at {format_quantity(baseline.read_power_w or 0.0, 'watt')}"
+        )
+        return f"{at_budget}; at equal MSE the design saves {percent(self.saving_total_rel, 1)} of the total, " \
+               f"{percent(self.saving_controllable_rel, 1)} of the controllable power"
+
+    def _design_rows(self) -> list[tuple[str, str]]:
+        assert self.design is not None  # only feasible answers have these rows
+        rows = []
+        for name, used in self.design.g_used_siemens.items():
+            values = used if isinstance(used, tuple) else (used,)
+            text = format_quantity(values[0], "siemens", n_digits=4)
+            if len(values) > 1:
+                text = f"{format_quantity(min(values), 'siemens', n_digits=4)} to {format_quantity(max(values), 'siemens', n_digits=4)} over {len(values)} columns"
+            rows.append((f"  g_used: {name}", text))
+        return rows
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return the Pareto curve, one record a point."""
+        return [dict(point) for point in self.pareto]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        found: dict[str, Array] = {
+            "pareto_power_w": np.array([p["read_power_w"] for p in self.pareto]), "pareto_mse": np.array([p["mse"] for p in self.pareto]),
+        }
+        return found if self.mc is None else {**found, "mc_losses": self.mc.losses}
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw the Pareto curve with the design and the best common scale."""
+        from accelsim.plot.pareto import plot_design_report
+
+        return plot_design_report(self, ax)
+
+    __repr__ = Report.__str__
