@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from accelsim.placement import Plan, place
     from accelsim.prediction.predict import predict
     from accelsim.report.design_report import DesignReport
-    from accelsim.report.difference import diff
     from accelsim.report.records import Agreement, ErrorReport, TrialReport
     from accelsim.report.run_folder import load_report
     from accelsim.sampling.monte_carlo import monte_carlo
@@ -62,7 +61,6 @@ __all__ = [
     "UnsupportedMethodError",
     "UnsupportedOperatorError",
     "__version__",
-    "diff",
     "load_embedded",
     "load_onnx",
     "load_report",
@@ -93,7 +91,6 @@ _HOME = {
     "TrialReport": "accelsim.report.records",
     "UnsupportedMethodError": _ERRORS,
     "UnsupportedOperatorError": _ERRORS,
-    "diff": "accelsim.report.difference",
     "load_embedded": "workloads.zoo",
     "load_onnx": "workloads.onnx_reader",
     "load_report": "accelsim.report.run_folder",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accelsim.placement import PlacedLayer, Plan, image_chunks
-from accelsim.prediction.target import Weights
+from accelsim.response.target import Weights
 from devices.base.errors import SpecError
 from devices.weight_encoding import Pair
 from workloads.network import Network

@@ -38,8 +38,8 @@ class Case:
 
 
 def window(
-    size: tuple[int, int], kernel: tuple[int, int], *,
-    out: tuple[int, int], stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    size: tuple[int, int], kernel: tuple[int, int], *, out: tuple[int, int],
+    stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), pads: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> Window:
     return Window(in_size=size, out_size=out, kernel=kernel, stride=stride, dilation=dilation, pads=pads)
 
@@ -125,7 +125,8 @@ def test_float32_stays_float32_and_float64_stays_float64(case: Case) -> None:
         assert y.dtype == dtype
         assert step.push(inputs).dtype == dtype
         assert all(x is None or x.dtype == dtype for x in step.pull(y))
-        moments = case.operator.over_gaussian(inputs, tuple(np.abs(x) for x in inputs), tuple(np.concatenate([x] * 2, axis=-1) for x in inputs))
+        tangents = tuple(np.concatenate([x] * 2, axis=-1) for x in inputs)
+        moments = case.operator.over_gaussian(inputs, tuple(np.abs(x) for x in inputs), tangents)
         assert moments.mean.dtype == moments.variance.dtype == dtype
         assert moments.gain.push(inputs).dtype == dtype
 
@@ -203,7 +204,11 @@ def test_a_linear_operator_gives_the_exact_gaussian_mean(case: Case) -> None:
 def integral(function, mean: float, std: float, kinks: tuple[float, ...]) -> float:  # type: ignore[no-untyped-def]
     """Return E g(mean + std z, z) by adaptive quadrature between the kinks."""
     points = sorted({max(-9.0, min(9.0, (k - mean) / std)) for k in kinks} | {0.0})
-    return quad(lambda z: function(mean + std * z, z) * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi), -9, 9, points=points, limit=200, epsabs=1e-11)[0]
+
+    def weighted(z: float) -> float:
+        return function(mean + std * z, z) * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
+
+    return quad(weighted, -9, 9, points=points, limit=200, epsabs=1e-11)[0]
 
 
 MEANS_AND_STDS = [(0.0, 1.0), (0.7, 0.2), (-1.4, 0.9), (2.5, 1.5), (-3.0, 0.4), (5.9, 0.5)]

@@ -5,7 +5,7 @@ arithmetic is vertical. A convolution, its adjoint and a fully connected layer (
 
     y[o, run] = sum_k w[k, o] x[offset_k + run],                                                                    (1)
 
-where a run is a stretch of contiguous elements of a row. Borders are regions with fewer taps, so nothing is padded or copied.
+where a run is a stretch of contiguous elements of a row. Borders are regions with fewer taps, so nothing is padded.
 The register tiles are emitted as LLVM vector IR through Numba intrinsics: they need no compiler and no BLAS, and they are
 compiled once per element type, not per network. One call uses one thread and holds no lock; callers thread over trials.
 """
@@ -49,6 +49,10 @@ _NV4 = 6 if _WIDE else 2  # vectors of the tiles of four and of one channel
 _NO = 4  # outputs of the gradient's tile ...
 _NJ = 6 if _WIDE else 2  # ... and its taps
 _BLOCK = 64  # positions whose deltas stay in L1 while all taps pass
+_SLAB_BYTES = 192  # lanes of one position and plane that are worked on at a time ...
+_SLAB_LANES_BYTES = 512  # ... when a position has more than this, ...
+_SLAB_PLANES = 8  # ... in this many planes or more, ...
+_SLAB_INPUT_BYTES = 1 << 22  # ... in an input larger than this
 _BUFFER_BYTES = 1 << 17  # gradients held at a time, in L2
 
 
@@ -125,7 +129,7 @@ class _Segment(NamedTuple):
 
     out_start: int
     out_step: int
-    count: int
+    n_positions: int
     source_step: int
     taps: tuple[tuple[int, int], ...]
 
@@ -167,29 +171,36 @@ def _adjoint_segments(geometry: ConvGeometry, axis: int) -> list[_Segment]:
 
 
 class _Plan(NamedTuple):
-    """A gather product in numbers. A region is k_start, n_k, n_i, x_i, y_i, n_j, x_j, y_j, x_start, y_start, run."""
+    """A gather product in numbers. A region is k_start, n_k, n_i, x_i, y_i, n_j, x_j, y_j, y_start, run."""
 
     regions: NDArray[np.int64]
     x_offsets: NDArray[np.int64]  # of element k, all regions one behind the other
     w_offsets: NDArray[np.int64]  # row of the weight matrix of element k
 
 
-def _region(rows: _Segment, columns: _Segment, *, in_width: int, out_width: int, lanes: int) -> list[int]:
-    """n_i, x_i, y_i, n_j, x_j, y_j, x_start, y_start, run; with columns merged into runs, and rows into longer ones, where contiguous."""
-    n_i, x_i, y_i = rows.count, rows.source_step * in_width * lanes, rows.out_step * out_width * lanes
-    n_j, x_j, y_j, run = columns.count, columns.source_step * lanes, columns.out_step * lanes, lanes
-    if x_j == y_j == run or n_j == 1:
+def _slab_step(shape: tuple[int, ...], lanes: int) -> int:
+    """Elements between the planes of a slab: a multiple of 4 KiB and seven lines of 64 bytes, so that planes use other cache sets."""
+    size = shape[1] * shape[2] * lanes
+    return size + (7 * 16 - size) % 1024
+
+
+def _region(rows: _Segment, columns: _Segment, *, in_width: int, out_width: int, lanes: int, slab_lanes: int) -> list[int]:
+    """n_i, x_i, y_i, n_j, x_j, y_j, y_start, run; columns make runs, and rows longer ones, where source and result are contiguous."""
+    n_i, x_i, y_i = rows.n_positions, rows.source_step * in_width * slab_lanes, rows.out_step * out_width * lanes
+    n_j, x_j, y_j, run = columns.n_positions, columns.source_step * slab_lanes, columns.out_step * lanes, slab_lanes
+    if lanes == slab_lanes and (x_j == y_j == run or n_j == 1):
         run, n_j = run * n_j, 1
-    if n_j == 1 and (x_i == y_i == run or n_i == 1):
-        run, n_i = run * n_i, 1
-    return [n_i, x_i, y_i, n_j, x_j, y_j, 0, (rows.out_start * out_width + columns.out_start) * lanes, run]
+        if x_i == y_i == run or n_i == 1:
+            run, n_i = run * n_i, 1
+    return [n_i, x_i, y_i, n_j, x_j, y_j, (rows.out_start * out_width + columns.out_start) * lanes, run]
 
 
 @lru_cache(maxsize=256)
-def _plan(geometry: ConvGeometry, lanes: int, *, adjoint: bool) -> _Plan:
+def _plan(geometry: ConvGeometry, lanes: int, slab_lanes: int, *, adjoint: bool) -> _Plan:
     """Tabulate the regions and gather offsets of one group of a convolution, or of its adjoint."""
     segments = _adjoint_segments if adjoint else _forward_segments
     wide, narrow = (geometry.out_shape, geometry.in_shape) if adjoint else (geometry.in_shape, geometry.out_shape)
+    step = wide[1] * wide[2] * lanes if slab_lanes == lanes else _slab_step(wide, slab_lanes)
     channel = np.arange(wide[0] // geometry.groups, dtype=np.int64)[:, None]
     regions, x_offsets, w_offsets, start = [], [], [], 0
     for rows in segments(geometry, 0):
@@ -197,8 +208,9 @@ def _plan(geometry: ConvGeometry, lanes: int, *, adjoint: bool) -> _Plan:
             pairs = [(a * geometry.kernel[1] + b, h * wide[2] + w) for a, h in rows.taps for b, w in columns.taps]
             taps = np.array(pairs, np.int64).reshape(-1, 2)
             w_offsets.append((channel * math.prod(geometry.kernel) + taps[:, 0]).ravel())
-            x_offsets.append((channel * (wide[1] * wide[2]) + taps[:, 1]).ravel() * lanes)
-            regions.append([start, w_offsets[-1].size, *_region(rows, columns, in_width=wide[2], out_width=narrow[2], lanes=lanes)])
+            x_offsets.append((channel * step + taps[:, 1] * slab_lanes).ravel())
+            region = _region(rows, columns, in_width=wide[2], out_width=narrow[2], lanes=lanes, slab_lanes=slab_lanes)
+            regions.append([start, w_offsets[-1].size, *region])
             start += w_offsets[-1].size
     return _Plan(np.array(regions, np.int64), np.concatenate(x_offsets), np.concatenate(w_offsets))
 
@@ -236,7 +248,8 @@ class _Emitter:
     def splat(self, scalar, vector=None):
         vector = vector or self.vector
         one = self.builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, I32(0))
-        return self.builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(I32, self.width), [0] * self.width))
+        first = ir.Constant(ir.VectorType(I32, self.width), [0] * self.width)
+        return self.builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), first)
 
     def call(self, name, result, args):
         """Call the LLVM intrinsic of that name for our vector; a pointer's suffix names its target up to LLVM 14."""
@@ -450,17 +463,19 @@ def _power_tile(typingctx, g, g_start, g_step, n_g, power, p_start, n_k):
 
 
 @jit()
-def _pack_weights(w, groups, n_channels, n_k, packed):
-    """Lay (groups, n_channels, n_k) weights out by tiles of _NC, 4 or 1 channels: within a tile (n_k, tile), zero where no channel is."""
-    at = 0
+def _pack_weights(w, groups, n_channels, n_outer, n_inner, g_step, c_step, outer_step, packed):
+    """Lay weights out by tiles of _NC, 4 or 1 channels: within a tile (n_outer, n_inner, tile), zero where no channel is."""
+    n_k, at = n_outer * n_inner, 0
     for g in range(groups):
         c = 0
         while c < n_channels:
             left = n_channels - c
             tile = 1 if left == 1 else 4 if left <= 4 else _NC
-            for t in range(tile):
-                for k in range(n_k):
-                    packed[at + k * tile + t] = w[(g * n_channels + c + t) * n_k + k] if t < left else 0.0
+            for outer in range(n_outer):
+                for t in range(tile):
+                    start, to = g * g_step + (c + t) * c_step + outer * outer_step, at + outer * n_inner * tile + t
+                    for inner in range(n_inner):
+                        packed[to + inner * tile] = w[start + inner] if t < left else 0.0
             at += tile * n_k
             c += tile
 
@@ -477,7 +492,7 @@ def _all_channels(x, x_start, x_offsets, w, w_start, w_offsets, k_start, n_k, y,
         ws, ys = w_start + c * n_rows, y_start + c * y_step
         if wide and left > 4:
             _tile_main(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, left, 0)
-        elif wide and 1 < left and n_channels <= 4:
+        elif wide and left > 1 and n_channels <= 4:
             _tile_four(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, left, 0)
         elif wide and n_channels == 1:
             _tile_one(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, left, 0)
@@ -514,41 +529,112 @@ def _one_run(x, x_start, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_st
 
 
 @jit()
-def _product(x, x_step, w, w_step, y, y_step, regions, x_offsets, w_offsets, groups, n_channels, n_rows):
-    """Equation (1) for all groups, regions and runs."""
+def _product(x, x_step, w, w_step, y, y_start, y_step, regions, x_offsets, w_offsets, groups, n_channels, n_rows, n_most):
+    """Equation (1) for all groups, regions and runs, a run being cut at `n_most`."""
     for g in range(groups):
         for q in range(regions.shape[0]):
-            k_start, n_k, n_i, x_i, y_i, n_j, x_j, y_j, x_0, y_0, n = regions[q]
+            k_start, n_k, n_i, x_i, y_i, n_j, x_j, y_j, y_0, n = regions[q]
             for i in range(n_i):
                 for j in range(n_j):
-                    xs, ys = g * x_step + x_0 + i * x_i + j * x_j, g * n_channels * y_step + y_0 + i * y_i + j * y_j
-                    _one_run(x, xs, x_offsets, w, g * w_step, w_offsets, k_start, n_k, y, ys, y_step, n_channels, n_rows, n)
+                    xs, ys = g * x_step + i * x_i + j * x_j, y_start + g * n_channels * y_step + y_0 + i * y_i + j * y_j
+                    _one_run(x, xs, x_offsets, w, g * w_step, w_offsets, k_start, n_k, y, ys, y_step, n_channels, n_rows, min(n, n_most))
 
 
-def _check_array(name: str, array: Array, shape: tuple[int, ...], dtype: Any = None) -> Array:
+@_intrinsic
+def _move(typingctx, source, at, target, to):
+    """Copy one vector."""
+    signature = types.void(source, types.int64, target, types.int64)
+
+    def codegen(context, builder, signature, args):
+        ps, at, pt, to = _pointers(context, builder, signature, args)
+        e = _Emitter(context, builder, source)
+        e.store(e.load(e.at(ps, at)), e.at(pt, to))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@jit()
+def _copy_slab(x, n_planes, n_positions, lanes, start, n, slab, slab_lanes, slab_step):
+    """Copy lanes start ... start + n - 1 to where planes lie `slab_step` apart."""
+    width = VECTOR_BYTES // x.itemsize
+    for c in range(n_planes):
+        for p in range(n_positions):
+            at, to = (c * n_positions + p) * lanes + start, c * slab_step + p * slab_lanes
+            if n < width:
+                for v in range(n):
+                    slab[to + v] = x[at + v]
+            else:
+                for v in range(0, n, width):
+                    last = min(v, n - width)
+                    _move(x, at + last, slab, to + last)
+
+
+@jit()
+def _product_by_slabs(x, shape, slab, slab_lanes, slab_step, w, w_step, y, y_step, regions, x_offsets, w_offsets,
+                      groups, n_channels, n_rows):
+    """Equation (1) for many lanes, some at a time: rows above and below stay in L2, and planes do not share their cache sets."""
+    n_planes, n_positions, lanes = shape
+    x_step = n_planes // groups * slab_step
+    for start in range(0, lanes, slab_lanes):
+        n = min(slab_lanes, lanes - start)
+        _copy_slab(x, n_planes, n_positions, lanes, start, n, slab, slab_lanes, slab_step)
+        _product(slab, x_step, w, w_step, y, start, y_step, regions, x_offsets, w_offsets, groups, n_channels, n_rows, n)
+
+
+def _check_array(name: str, array: Array, shape: tuple[int, ...], *, dtype: Any = None, has_lanes: bool = True) -> Array:
     """`array`, C-contiguous; ValueError unless it has this shape (before the lanes) and type."""
-    if array.shape[: len(shape)] != shape or array.dtype not in (np.float32, np.float64) or dtype not in (None, array.dtype):
-        raise ValueError(f"{name} must be a {dtype or 'float32 or float64'} array of shape {shape} (and lanes), got {array.dtype} {array.shape}")
+    good = array.dtype in (np.float32, np.float64) if dtype is None else array.dtype == dtype
+    if not good or array.ndim != len(shape) + has_lanes or array.shape[: len(shape)] != shape:
+        kind, lanes = dtype or "float32 or float64", ", then lanes" if has_lanes else ""
+        raise ValueError(f"{name} must be a {kind} array of shape {shape}{lanes}; got {array.dtype} {array.shape}")
     return np.ascontiguousarray(array)
 
 
-def _run(x: Array, matrix: Array, geometry: ConvGeometry, shape: tuple[int, int, int], out: Array | None, *, adjoint: bool) -> Array:
-    """The gather product of `x` with a (groups, channels, k) matrix, into an array of `shape` and lanes."""
+def _slab_lanes(x: Array) -> int:
+    """Lanes to work on at a time: all, unless rows of that many would leave L2 before the row below needs them."""
     lanes = x.shape[3]
+    wide = lanes * x.itemsize > _SLAB_LANES_BYTES and x.shape[1] * x.shape[2] > 1
+    if wide and x.shape[0] >= _SLAB_PLANES and x.nbytes >= _SLAB_INPUT_BYTES:
+        return _SLAB_BYTES // x.itemsize
+    return lanes
+
+
+def _packed(weights: Array, geometry: ConvGeometry, *, adjoint: bool) -> tuple[Array, int]:
+    """The weights as tiles, for the channels that the product yields, and the elements of a group."""
+    (n_out, c, *_), n_taps, groups = geometry.weight_shape, math.prod(geometry.kernel), geometry.groups
+    o = n_out // groups
+    n_channels = c if adjoint else o
+    rest = n_channels % _NC
+    step = (n_channels - rest + (rest if rest <= 1 else 4 if rest <= 4 else _NC)) * (o if adjoint else c) * n_taps
+    packed = np.empty(groups * step, weights.dtype)
+    steps = (o, n_taps, o * c * n_taps, n_taps, c * n_taps) if adjoint else (1, c * n_taps, o * c * n_taps, c * n_taps, 0)
+    _pack_weights(weights.reshape(-1), groups, n_channels, *steps, packed)
+    return packed, step
+
+
+def _run(x: Array, weights: Array, geometry: ConvGeometry, out: Array | None, *, adjoint: bool) -> Array:
+    """The gather product of `x` with the weights, or with their transpose."""
+    lanes, groups = x.shape[3], geometry.groups
+    shape = (*(geometry.in_shape if adjoint else geometry.out_shape), lanes)
     if out is None:
-        out = np.empty((*shape, lanes), x.dtype)
-    elif out.shape != (*shape, lanes) or out.dtype != x.dtype or not out.flags.c_contiguous:
-        raise ValueError(f"out must be C-contiguous {x.dtype} of shape {(*shape, lanes)}, got {out.dtype} {out.shape}")
+        out = np.empty(shape, x.dtype)
+    elif out.shape != shape or out.dtype != x.dtype or not out.flags.c_contiguous:
+        raise ValueError(f"out must be C-contiguous {x.dtype} of shape {shape}, got {out.dtype} {out.shape}")
     if lanes == 0:
         return out
-    groups, n_channels, n_k = matrix.shape
-    rest = n_channels % _NC
-    w_step = (n_channels - rest + (rest if rest <= 1 else 4 if rest <= 4 else _NC)) * n_k
-    packed = np.empty(groups * w_step, x.dtype)
-    _pack_weights(matrix.reshape(-1), groups, n_channels, n_k, packed)
-    plan = _plan(geometry, lanes, adjoint=adjoint)
-    _product(x.reshape(-1), x.size // groups, packed, w_step, out.reshape(-1), math.prod(shape[1:]) * lanes,
-             *plan, groups, n_channels, n_k)
+    packed, w_step = _packed(weights, geometry, adjoint=adjoint)
+    n_channels, n_k = shape[0] // groups, x.shape[0] // groups * math.prod(geometry.kernel)
+    slab_lanes = _slab_lanes(x)
+    plan = _plan(geometry, lanes, slab_lanes, adjoint=adjoint)
+    flat, y, y_step = x.reshape(-1), out.reshape(-1), math.prod(shape[1:])
+    if slab_lanes == lanes:
+        _product(flat, x.size // groups, packed, w_step, y, 0, y_step, *plan, groups, n_channels, n_k, x.size + out.size)
+    else:
+        step = _slab_step(x.shape, slab_lanes)
+        slab = np.empty(x.shape[0] * step, x.dtype)
+        planes = (x.shape[0], x.shape[1] * x.shape[2], lanes)
+        _product_by_slabs(flat, planes, slab, slab_lanes, step, packed, w_step, y, y_step, *plan, groups, n_channels, n_k)
     return out
 
 
@@ -558,9 +644,8 @@ def conv(x: Array, weights: Array, geometry: ConvGeometry, out: Array | None = N
     y[o, i, j] = sum_{c, a, b} w[o, c, a, b] x[c, i sh + a dh - top, j sw + b dw - left]
     """
     x = _check_array("x", x, geometry.in_shape)
-    weights = _check_array("weights", weights, geometry.weight_shape, x.dtype)
-    matrix = weights.reshape(geometry.groups, -1, geometry.n_rows)
-    return _run(x, matrix, geometry, geometry.out_shape, out, adjoint=False)
+    weights = _check_array("weights", weights, geometry.weight_shape, dtype=x.dtype, has_lanes=False)
+    return _run(x, weights, geometry, out, adjoint=False)
 
 
 def conv_transposed(delta: Array, weights: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
@@ -569,11 +654,8 @@ def conv_transposed(delta: Array, weights: Array, geometry: ConvGeometry, out: A
     <conv(x, w), delta> = <x, conv_transposed(delta, w)>. Each of the sh sw phases of the input is a gather product with its own taps.
     """
     delta = _check_array("delta", delta, geometry.out_shape)
-    weights = _check_array("weights", weights, geometry.weight_shape, delta.dtype)
-    n_taps, groups, per_group = math.prod(geometry.kernel), geometry.groups, geometry.weight_shape[1]
-    matrix = weights.reshape(groups, -1, per_group, n_taps).transpose(0, 2, 1, 3)
-    matrix = np.ascontiguousarray(matrix).reshape(groups, per_group, -1)
-    return _run(delta, matrix, geometry, geometry.in_shape, out, adjoint=True)
+    weights = _check_array("weights", weights, geometry.weight_shape, dtype=delta.dtype, has_lanes=False)
+    return _run(delta, weights, geometry, out, adjoint=True)
 
 
 # Gradients with respect to the weights
@@ -599,20 +681,6 @@ def _gradient_plan(geometry: ConvGeometry, width: int) -> _GradientPlan:
     offsets = (i * geometry.stride[0] * padded_w + j * geometry.stride[1]).ravel() * width
     sizes = (c, height, wide, padded_h, padded_w, top, left)
     return _GradientPlan(np.pad(bases, (0, -bases.size % _NJ), mode="edge").astype(np.int64), offsets.astype(np.int64), sizes)
-
-
-@_intrinsic
-def _move(typingctx, source, at, target, to):
-    """Copy one vector."""
-    signature = types.void(source, types.int64, target, types.int64)
-
-    def codegen(context, builder, signature, args):
-        ps, at, pt, to = _pointers(context, builder, signature, args)
-        e = _Emitter(context, builder, source)
-        e.store(e.load(e.at(ps, at)), e.at(pt, to))
-        return context.get_dummy_value()
-
-    return signature, codegen
 
 
 @jit()
@@ -773,7 +841,7 @@ class GradientMoments:
 def _check_gradient(delta: Array, x: Array, geometry: ConvGeometry, n_images: int | None) -> tuple[Array, Array, int]:
     """Both arrays, contiguous, and B; ValueError unless B divides the lanes of both, and those of x are B or all."""
     delta = _check_array("delta", delta, geometry.out_shape)
-    x = _check_array("x", x, geometry.in_shape, delta.dtype)
+    x = _check_array("x", x, geometry.in_shape, dtype=delta.dtype)
     n_images = n_images or x.shape[3]
     if not n_images or delta.shape[3] % n_images or x.shape[3] not in (n_images, delta.shape[3]):
         raise ValueError(f"need lanes of x {n_images} (images) or those of delta, a multiple; got {x.shape[3]} and {delta.shape[3]}")
@@ -865,22 +933,28 @@ def _only_patch(x: Array, geometry: ConvGeometry) -> Array:
 
 def _moments_of_one_position(delta: Array, x: Array, geometry: ConvGeometry, deviation: Array, *, covariance: bool,
                              signs: Array | None) -> GradientMoments:
-    """Use g[o, j] = d[o] x[j]: moments factor, sum_oj V d_o^2 x_j^2 = sum_o d_o^2 (V x^2)_o."""
-    groups, n_rows, n_x = geometry.groups, geometry.n_rows, x.shape[3]
-    patch = _only_patch(x, geometry)
+    """Use g[o, j] = d[o] x[j]: moments factor, sum_oj V d_o^2 x_j^2 = sum_o d_o^2 (V x^2)_o, and so on."""
+    n_x = x.shape[3]
     d = delta.reshape(geometry.n_out, -1, n_x)
-    squares = (d * d).sum(axis=1).reshape(groups, -1, n_x)
-    power = squares @ (patch * patch).swapaxes(1, 2)
-    by_group = deviation.reshape(groups, -1, n_rows)
-    scale = ((by_group * by_group) @ (patch * patch)).reshape(geometry.n_out, 1, n_x)
-    scaled = d * scale
+    scaled = d * conv(x * x, deviation * deviation, geometry).reshape(-1, 1, n_x)
     lane_power = (d * scaled).sum(axis=0, dtype=np.float64).ravel()
     cov = np.stack([(d[:, r, None] * scaled).sum(axis=0, dtype=np.float64) for r in range(d.shape[1])]) if covariance else None
     sketch = None
     if signs is not None:
-        draws = [((by_group * s.reshape(by_group.shape).astype(x.dtype)) @ patch).reshape(geometry.n_out, 1, n_x) for s in signs]
-        sketch = np.stack([(d * draw).sum(axis=0, dtype=np.float64).ravel() for draw in draws])
-    return GradientMoments(power.astype(np.float64).reshape(geometry.weight_shape), lane_power, cov, sketch)
+        weights = (deviation * s.reshape(deviation.shape).astype(x.dtype) for s in signs)
+        draws = [(d * conv(x, w, geometry).reshape(-1, 1, n_x)).sum(axis=0, dtype=np.float64).ravel() for w in weights]
+        sketch = np.reshape(draws, (len(signs), delta.shape[3]))
+    return GradientMoments(_power_of_one_position((d * d).sum(axis=1), x, geometry), lane_power, cov, sketch)
+
+
+def _power_of_one_position(squares: Array, x: Array, geometry: ConvGeometry) -> NDArray[np.float64]:
+    """Product (squares)(x^2)' over images, by group: a gather product whose lanes are the taps."""
+    patch = _only_patch(x, geometry)
+    parts = []
+    for group, of_group in zip(patch * patch, squares.reshape(geometry.groups, -1, x.shape[3], 1, 1)):
+        product = ConvGeometry(in_shape=(x.shape[3], 1, 1), n_out=len(of_group))
+        parts.append(conv(np.ascontiguousarray(group.T).reshape(x.shape[3], 1, 1, -1), of_group, product))
+    return np.concatenate(parts).astype(np.float64).reshape(geometry.weight_shape)
 
 
 def fresh_read_power(delta: Array, x: Array, geometry: ConvGeometry, variance: Array) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """ONNX files as untrusted input: the model, its weights and its external data, or one clear NetworkError."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -81,7 +82,17 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise NetworkError(f"{path.name} ({len(raw)} bytes) is not an ONNX file, or is truncated; export it again") from error
     if not model.HasField("graph") or not model.graph.node:
         raise NetworkError(f"{path.name} ({len(raw)} bytes) is not an ONNX file: it holds no graph; export it again")
+    if not all(isinstance(name, str) for name in _names(model.graph)):
+        raise NetworkError(f"{path.name} has names that are not text; the file is damaged")
     return model
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield every name in a graph; protobuf gives bytes where one is not UTF-8."""
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
+    yield from (entry.name for entry in (*graph.input, *graph.output, *graph.initializer))
+    yield from (word for t in graph.initializer for entry in t.external_data for word in (entry.key, entry.value))
 
 
 def _opset(model: onnx.ModelProto, path: Path) -> int:

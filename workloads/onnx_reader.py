@@ -3,7 +3,7 @@
 Axis 0 of the network's input is the batch, whatever size the file declares, and stays the batch throughout: images never meet.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +183,7 @@ def _needed(nodes: list[Node], output: NodeIndex) -> tuple[list[Node], NodeIndex
 
 def _frozen(node: Node) -> Node:
     """Return the node with its arrays read-only."""
-    for name in getattr(type(node.operator), "__dataclass_fields__", {}):
+    for name in (f.name for f in fields(node.operator)):  # type: ignore[arg-type] # every operator is a dataclass
         value = getattr(node.operator, name)
         if isinstance(value, np.ndarray):
             value.flags.writeable = False

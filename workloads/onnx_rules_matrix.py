@@ -154,7 +154,8 @@ def add_linear(build: GraphBuilder, call: Call, weights: NDArray, bias: NDArray 
     geometry = ConvGeometry(
         in_shape=(n_in, 1, positions), n_out=n_out, kernel=(1, 1), stride=(1, 1), dilation=(1, 1), pads=(0, 0, 0, 0), groups=1
     )
-    return build.add(call, Conv(weights.reshape(n_out, n_in, 1, 1), bias, geometry, spatial=len(x.shape) - 1), x)
+    contiguous = weights if 0 in weights.strides else np.ascontiguousarray(weights)
+    return build.add(call, Conv(contiguous.reshape(n_out, n_in, 1, 1), bias, geometry, spatial=len(x.shape) - 1), x)
 
 
 def read_gemm(build: GraphBuilder, call: Call) -> tuple[Value, ...]:

@@ -1,5 +1,6 @@
 """How ONNX's operators on shapes become ours: the batch axis stays where it is."""
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -30,10 +31,10 @@ def read_reshape(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
     if not target:
         raise call.malformed("it has no target shape")
     copies = not call.attribute("allowzero", 0)
-    full = (BATCH, *x.shape)
+    full: tuple[int | BatchSize, ...] = (BATCH, *x.shape)
     rest: list[int] = []
     for i, n in enumerate(target[1:], start=1):
-        entry = full[i] if n == 0 and copies and i < len(full) else n
+        entry: int | BatchSize = full[i] if n == 0 and copies and i < len(full) else n
         if isinstance(entry, BatchSize):
             raise _mixes(call, x, target)
         rest.append(int(entry))
@@ -129,9 +130,10 @@ def read_split(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
     axis = call.sample_axis(call.attribute("axis", 0), x.rank)
     n, parts = x.shape[axis], len(call.proto.output)
     even = -(-n // parts)
-    sizes = call.ints(1, "split") or [min(even, n - i * even) for i in range(parts)]
-    if any(isinstance(s, BatchSize) for s in sizes) or sum(sizes) != n or len(sizes) != parts:  # type: ignore[arg-type]
-        raise call.malformed(f"splits {n} values into {sizes} for {parts} outputs")
+    given = call.ints(1, "split") or [min(even, n - i * even) for i in range(parts)]
+    sizes = [s for s in given if isinstance(s, int) and s > 0]
+    if sum(sizes) != n or len(sizes) != parts:
+        raise call.malformed(f"splits {n} values into {given} for {parts} outputs")
     ends = np.cumsum(sizes).tolist()
     return tuple(add_slice(build, call, x, {axis: slice(end - size, end)}) for size, end in zip(sizes, ends))
 
@@ -237,9 +239,11 @@ def _interpolation(call: Call, n: int, size: int, scale: float) -> csr_array:
     return csr_array((np.concatenate([1 - share, share]), (np.tile(rows, 2), columns)), shape=(size, n))
 
 
-def _coordinates(call: Call, n: int, size: int, scale: float) -> NDArray[np.float64]:
-    """Return where in the input the output values are."""
-    x = np.arange(size, dtype=np.float64)
+def _coordinates(call: Call, n: int, size: int, scale: float) -> NDArray[np.floating]:
+    """Return where in the input the output values are; nearest rounds them, so there the precision is that of the runtimes."""
+    real = np.float32 if call.attribute("mode", "nearest") == "nearest" else np.float64
+    x: NDArray[np.floating] = np.arange(size).astype(real)
+    scale = float(real(scale))
     plain = call.op == "Upsample" or call.opset < 11
     mode = "asymmetric" if plain else call.attribute("coordinate_transformation_mode", "half_pixel")
     if mode == "asymmetric":
@@ -255,10 +259,10 @@ def _coordinates(call: Call, n: int, size: int, scale: float) -> NDArray[np.floa
     raise call.refuse(f"coordinate_transformation_mode {mode!r}")
 
 
-def _nearest(call: Call, at: NDArray[np.float64]) -> NDArray[np.float64]:
+def _nearest(call: Call, at: NDArray[np.floating]) -> NDArray[np.floating]:
     plain = call.op == "Upsample" or call.opset < 11
     mode = "floor" if plain else call.attribute("nearest_mode", "round_prefer_floor")
-    rounding = {
+    rounding: dict[str, Callable[[NDArray[np.floating]], NDArray[np.floating]]] = {
         "floor": np.floor,
         "ceil": np.ceil,
         "round_prefer_floor": lambda v: np.ceil(v - 0.5),

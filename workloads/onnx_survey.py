@@ -8,7 +8,7 @@ from onnx import shape_inference
 
 from devices.base.errors import NetworkError, UnsupportedMethodError
 from workloads.network import INPUT, Node
-from workloads.onnx_files import OnnxFile, read_onnx
+from workloads.onnx_files import DOMAINS, OnnxFile, read_onnx
 from workloads.onnx_graph import GraphBuilder, Tensor
 from workloads.onnx_reader import find_entry, read_node, start
 from workloads.operators.base import Array, LocalMap, Operator, Shape
@@ -64,13 +64,16 @@ def survey(path: str | Path, *, input_shape: Shape | None = None) -> tuple[Surve
     build = start(file, entry, fold_limit_bytes=SURVEY_FOLD_BYTES)
     inferred = _inferred_shapes(file)
     lost: list[tuple[int, SurveyRow]] = []
+    unknown: set[str] = set()
     for proto in file.graph.node:
         try:
             read_node(build, proto)
         except NetworkError as error:
-            row = _stand_in(build, proto, inferred, str(error))
+            follows = unknown.intersection(proto.input)
+            row = _stand_in(build, proto, inferred, f"it reads {min(follows)!r}, whose shape is not known" if follows else str(error))
             if row is not None:
                 lost.append((len(build.nodes), row))
+            unknown.update(name for name in proto.output if name not in build.values)
     rows = [_row(build, node, entry.shape) for node in build.nodes]
     for place, row in reversed(lost):
         rows.insert(place, row)
@@ -95,8 +98,7 @@ def _stand_in(build: GraphBuilder, proto: onnx.NodeProto, inferred: dict[str, Sh
 
 
 def _place(build: GraphBuilder, proto: onnx.NodeProto, operator: _Unknown, source: Tensor) -> Tensor:
-    name = f"{proto.op_type.lower()}@{len(build.nodes) + 1}"
-    build.nodes.append(Node(name=name, operator=operator, inputs=(source.index,), shape=operator.shape))
+    build.nodes.append(Node(name=proto.name or proto.output[0], operator=operator, inputs=(source.index,), shape=operator.shape))
     return Tensor(len(build.nodes) - 1, operator.shape)
 
 
@@ -117,9 +119,13 @@ def _row(build: GraphBuilder, node: Node, input_shape: Shape) -> SurveyRow:
 
 
 def _inferred_shapes(file: OnnxFile) -> dict[str, Shape]:
-    """Return the sample shapes that onnx itself can tell, by value name; nothing when it cannot."""
+    """Return the sample shapes that onnx itself can tell, by value name; custom nodes, on which it stops, are left out."""
+    known = onnx.ModelProto()
+    known.CopyFrom(file.model)
+    for i in reversed([i for i, node in enumerate(known.graph.node) if node.domain not in DOMAINS]):
+        del known.graph.node[i]
     try:
-        graph = shape_inference.infer_shapes(file.model).graph
+        graph = shape_inference.infer_shapes(known).graph
     except (shape_inference.InferenceError, RuntimeError, ValueError, TypeError):
         return {}
     shapes = {}

@@ -1,6 +1,7 @@
 """Input samples from an `.npz` file, read as untrusted input: headers and sizes first, then the numbers."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -18,6 +19,10 @@ MAX_BYTES = 8 * 2**30
 """The largest array that is read: 8 GiB."""
 HEADER_BYTES = 2**16
 """An `.npy` header is longer only in damaged or hostile files."""
+MAX_EXPANSION = 1100
+"""Deflate packs at most 1032 bytes into one; a member that declares more is hostile."""
+DAMAGED = (ValueError, KeyError, TypeError, SyntaxError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, OSError)
+"""What zipfile and numpy raise for a member that is no array."""
 Selection: TypeAlias = slice | Sequence[int] | NDArray
 
 
@@ -100,6 +105,8 @@ def load_samples(path: str | Path, *, input_shape: Shape | None = None) -> Sampl
         raise SamplesError(f"{path.name} is not an .npz file, or is damaged; write it by numpy.savez(path, x=x, y=y)") from error
     except OSError as error:
         raise SamplesError(f"{path.name} cannot be read: {error}") from error
+    for array in arrays.values():
+        array.flags.writeable = False
     return samples_of(arrays["x"], arrays.get("y"), input_shape=input_shape)
 
 
@@ -117,30 +124,37 @@ def _read_members(archive: zipfile.ZipFile, name: str) -> dict[str, NDArray]:
 
 def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, label: str) -> None:
     """Compare what the array's header declares with what the archive holds, before any of it is read."""
-    with archive.open(info) as member:
-        try:
+    try:
+        with archive.open(info) as member:
             version = np.lib.format.read_magic(member)
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             shape, _, dtype = read(member, max_header_size=HEADER_BYTES)
             header = member.tell()
-        except (ValueError, KeyError, TypeError, SyntaxError, zipfile.BadZipFile, RuntimeError) as error:
-            raise SamplesError(f"{label} is not a numpy array, or is damaged; write it by numpy.savez(path, x=x, y=y)") from error
+    except DAMAGED as error:
+        raise SamplesError(f"{label} is not a numpy array, or is damaged; write it by numpy.savez(path, x=x, y=y)") from error
     if dtype.hasobject:
         raise SamplesError(f"{label} is an array of Python objects, which is never read; convert it to float32")
-    declared = prod(shape) * dtype.itemsize
-    if declared + header != info.file_size:
-        stored = info.file_size - header
-        raise SamplesError(f"{label} declares {dtype} {shape}, {declared:.3g} bytes, but {stored} are stored; the file is damaged")
+    declared, stored = prod(shape) * dtype.itemsize, info.file_size - header
+    packed = _stored_bytes(archive, info)
+    if min(shape, default=0) < 0 or declared != stored or info.file_size > MAX_EXPANSION * packed:
+        shown = f"{stored} are stored" if declared != stored else f"{packed} bytes are there to unpack"
+        raise SamplesError(f"{label} declares {dtype} {shape}, {declared:.3g} bytes, but {shown}; the file is damaged")
     if declared > MAX_BYTES:
         raise SamplesError(f"{label} has {declared:.3g} bytes; at most {MAX_BYTES} are read; split the file")
 
 
+def _stored_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    """Return how many bytes of the file a member can have: what it declares, and no more than there are."""
+    assert archive.fp is not None
+    return min(info.compress_size, archive.fp.seek(0, 2) - info.header_offset)
+
+
 def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, label: str) -> NDArray:
-    with archive.open(info) as member:
-        try:
+    try:
+        with archive.open(info) as member:
             return np.lib.format.read_array(member, allow_pickle=False, max_header_size=HEADER_BYTES)
-        except (ValueError, zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
-            raise SamplesError(f"{label} is truncated or damaged; write the file again") from error
+    except DAMAGED as error:
+        raise SamplesError(f"{label} is truncated or damaged; write the file again") from error
 
 
 def _float32(x: NDArray) -> tuple[NDArray[np.float32], tuple[str, ...]]:
@@ -179,7 +193,8 @@ def _labels(y: NDArray, n: int) -> NDArray[np.int64]:
 
 
 def _read_only(array: NDArray) -> NDArray:
-    """Return the array, or a copy where others could still write it, as read-only."""
-    view = array if array.flags.owndata and not array.flags.writeable else array.copy() if array.base is None else array.view()
-    view.flags.writeable = False
-    return view
+    """Return the array, or a copy where somebody could still write it, as read-only."""
+    if array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+    return array

@@ -16,9 +16,9 @@ import numpy as np
 from accelsim.ledger import LayerPower, activity, read_power, reads_per_second_times_read_time
 from accelsim.optimizer.problem import BiasModel, Problem
 from accelsim.placement import PlacedLayer, Plan
-from accelsim.prediction.passes import linearize, matrix_forward, pull
-from accelsim.prediction.response import Response, respond
-from accelsim.prediction.target import Weights, mean_weights
+from accelsim.response.passes import linearize, matrix_forward, pull
+from accelsim.response.linear import Response, respond
+from accelsim.response.target import Weights, mean_weights
 from devices.base.errors import UnsupportedMethodError
 from workloads.network import Network, NodeIndex, to_lanes
 from workloads.operators.base import Array, split_lanes

@@ -14,7 +14,7 @@ from accelsim.optimizer.pareto import pareto
 from accelsim.optimizer.problem import CommonScale, Infeasible, Problem, Solution
 from accelsim.placement import Plan, check_samples
 from accelsim.prediction.predict import predict
-from accelsim.prediction.target import Reference, graph_to_output, reference_outputs
+from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.report.design_report import Baseline, DesignReport
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import TrialReport

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accelsim.plot.style import BLUE, VERMILION, axes_for, light_frame, title
+from accelsim.plot.style import BLUE, SKY, VERMILION, axes_for, light_frame, title
 from accelsim.report.base import percent
 from devices.base.errors import SpecError
 
@@ -37,7 +37,9 @@ def plot_agreement(
     light_frame(ax)
     ax.legend(frameon=False, fontsize=9)
     worst = max(abs(p.mse / t.mse - 1.0) if t.mse > 0.0 else 0.0 for p, t in zip(predictions, trials))
-    title(ax, f"{predictions[0].provenance.network}: predictions within {percent(worst, 1)} of Monte-Carlo", note=_note(predictions, trials))
+    title(
+        ax, f"{predictions[0].provenance.network}: predictions within {percent(worst, 1)} of Monte-Carlo", note=_note(predictions, trials)
+    )
     return ax
 
 
@@ -54,10 +56,10 @@ def _draw_predictions(ax: "Axes", noise: np.ndarray, predictions: "Sequence[Erro
     valid = np.array([report.valid for report in predictions])
     ax.plot(noise, mse, color=BLUE, linewidth=1.5, zorder=2)
     if valid.any():
-        ax.plot(noise[valid], mse[valid], "o", color=BLUE, markersize=8, label="predicted, valid", zorder=3)
+        ax.plot(noise[valid], mse[valid], "o", color=BLUE, markersize=11, label="predicted, valid", zorder=3, markerfacecolor=SKY)
     if not valid.all():
-        style = {"markerfacecolor": "white", "markeredgewidth": 1.5}
-        ax.plot(noise[~valid], mse[~valid], "o", color=BLUE, markersize=8, label="predicted, says it is not valid", zorder=3, **style)
+        hollow, label = "white", "predicted, says it is not valid"
+        ax.plot(noise[~valid], mse[~valid], "o", color=BLUE, markersize=11, label=label, zorder=3, markerfacecolor=hollow)
 
 
 def _draw_trials(ax: "Axes", noise: np.ndarray, trials: "Sequence[TrialReport]") -> None:

@@ -60,12 +60,14 @@ def _error_title(report: "ErrorReport") -> str:
     if not named or report.mse <= 0.0:
         return f"{report.provenance.network}: no error"
     name, value = named[0]
-    return f"{report.provenance.network}: {name} alone makes {percent(value / report.mse, 0)} of the error"
+    return f"{short(name)} alone makes {percent(value / report.mse, 0)} of the error"
 
 
 def _error_note(report: "ErrorReport") -> str:
     verdict = "valid" if report.valid else "NOT valid"
-    return f"MSE {report.mse:.3g}, {percent(report.mse_rel)} of the variance of the outputs; {report.method}, {verdict}"
+    return (
+        f"{report.provenance.network}: MSE {report.mse:.3g}, {percent(report.mse_rel)} of the outputs' variance; {report.method}, {verdict}"
+    )
 
 
 def plot_trial_report(report: "TrialReport", ax: "Axes | None" = None) -> "Axes":

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from accelsim.plot.style import BLUE, GREY, ORANGE, VERMILION, axes_for, light_frame, positive, title
+from accelsim.plot.style import BLUE, GREY, ORANGE, VERMILION, axes_for, light_frame, positive, scale_for, title
 from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from accelsim.report.design_report import DesignReport
 
 Point: TypeAlias = tuple[float, float]
 """Power in watts, MSE."""
@@ -45,8 +47,9 @@ def plot_pareto(
         ax.axvline(budget_w / unit, color=GREY, linestyle="--", linewidth=1.2, label="power budget")
     if mse_budget is not None:
         ax.axhline(mse_budget, color=GREY, linestyle="--", linewidth=1.2, label="error budget")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    marks = [point for point in (chosen, baseline, (budget_w or 0.0, mse_budget or 0.0)) if point is not None]
+    ax.set_xscale(scale_for(power[shown], tuple(mark[0] for mark in marks)))
+    ax.set_yscale(scale_for(error[shown], tuple(mark[1] for mark in marks)))
     ax.set_xlabel(f"read power ({symbol})")
     ax.set_ylabel("MSE (output units squared)")
     light_frame(ax)
@@ -70,3 +73,20 @@ def _heading(chosen: Point | None, baseline: Point | None) -> str:
     if abs(chosen[0] / baseline[0] - 1.0) < 0.01:
         return f"{text}, {100 * (1 - chosen[1] / baseline[1]):.0f} % less error than the best common scale"
     return f"{text}, {100 * (1 - chosen[0] / baseline[0]):.0f} % less power than the best common scale"
+
+
+def plot_design_report(report: "DesignReport", ax: "Axes | None" = None) -> "Axes":
+    """Draw the trade-off of an optimum: its curve, the design, the best common scale and the budget."""
+    base = report.baseline
+    with_baseline = base is not None and base.read_power_w is not None and base.mse is not None
+    return plot_pareto(
+        [point["read_power_w"] for point in report.pareto],
+        [point["mse"] for point in report.pareto],
+        chosen=None if report.read_power_w is None or report.mse is None else (report.read_power_w, report.mse),
+        baseline=(base.read_power_w, base.mse) if with_baseline else None,  # type: ignore[union-attr,arg-type]
+        budget_w=report.power_budget_w,
+        mse_budget=report.mse_budget,
+        heading="" if report.feasible else "No design meets the budget",
+        note=f"{report.provenance.network}, scales per {report.per}, {report.budget}",
+        ax=ax,
+    )

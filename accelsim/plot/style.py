@@ -1,17 +1,16 @@
 """What all pictures share: colours that colour-blind readers can tell apart, and where axes come from."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Okabe and Ito, "Color Universal Design", 2008
 BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#7F7F7F"
-MAX_NAME = 28
+MAX_NAME = 32
 
 
 def axes_for(ax: "Axes | None", *, width: float = 7.0, height: float = 4.2) -> "Axes":
@@ -23,19 +22,20 @@ def axes_for(ax: "Axes | None", *, width: float = 7.0, height: float = 4.2) -> "
     return pyplot.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def blank_figure(*, width: float = 7.0, height: float = 4.2) -> "Figure":
-    """Return a figure that no pyplot state knows of: to be saved, never shown."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def title(ax: "Axes", text: str, *, note: str = "") -> None:
     """Write what the picture says, flush left, with a smaller line below it."""
-    ax.set_title(f"{plain(text)}\n" if note else plain(text), loc="left", fontsize=11, fontweight="bold")
+    size = 11 if len(text) <= 50 else 9
+    ax.set_title(f"{plain(text)}\n" if note else plain(text), loc="left", fontsize=size, fontweight="bold")
     if note:
         ax.annotate(
-            plain(note), (0.0, 1.0), xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=9, color="0.3", va="bottom"
+            plain(note),
+            (0.0, 1.0),
+            xytext=(0, 6),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=9,
+            color="0.3",
+            va="bottom",
         )
 
 
@@ -52,8 +52,15 @@ def plain(text: str) -> str:
 
 
 def short(name: str) -> str:
-    """Return a name that fits beside a bar; the end of a module path says most."""
-    return plain(name if len(name) <= MAX_NAME else "..." + name[3 - MAX_NAME :])
+    """Return a name that fits beside a bar: the beginning and the end of a module path say most."""
+    return plain(name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 15]}...{name[-12:]}")
+
+
+def scale_for(*groups: NDArray | tuple[float, ...]) -> Literal["log", "linear"]:
+    """Return the scale of an axis: logarithmic where values differ more than 20 times."""
+    values = np.concatenate([np.asarray(group, dtype=float) for group in groups])
+    values = values[positive(values)]
+    return "log" if len(values) and values.max() > 20.0 * values.min() else "linear"
 
 
 def positive(values: NDArray) -> NDArray[np.bool_]:

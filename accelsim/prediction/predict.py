@@ -11,8 +11,8 @@ from accelsim.placement import Plan, check_samples
 from accelsim.prediction.accuracy import accuracy, predicted_accuracy
 from accelsim.prediction.attribution import attribution_by_cause, attribution_by_layer
 from accelsim.prediction.methods import METHODS, Question, Verdict, choose
-from accelsim.prediction.response import MAX_EXACT_OUTPUTS, N_SKETCHES, Response, respond
-from accelsim.prediction.target import Reference, Weights, graph_to_output, ideal_weights, mean_weights
+from accelsim.response.linear import MAX_EXACT_OUTPUTS, N_SKETCHES, Response, respond
+from accelsim.response.target import Reference, Weights, graph_to_output, ideal_weights, mean_weights
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import ErrorReport
 from devices.base.errors import MemoryLimitError, SpecError

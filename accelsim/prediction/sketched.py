@@ -22,8 +22,8 @@ import numpy as np
 from accelsim.lower import ArraySite
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.contraction import lane_products
-from accelsim.prediction.passes import Linearization, MatrixMap, after_a_matrix, ancestors, matrix_forward, pull
-from accelsim.prediction.target import mean_weights
+from accelsim.response.passes import Linearization, MatrixMap, after_a_matrix, ancestors, matrix_forward, pull
+from accelsim.response.target import mean_weights
 from devices.base.stream import normals, rademacher, site_id
 from workloads.network import INPUT, Network, NodeIndex, from_lanes, to_lanes
 from workloads.operators.base import Array, LocalMap, join_lanes, repeat_lanes, split_lanes

@@ -15,8 +15,8 @@ import numpy as np
 
 from accelsim.ledger import reads_per_second_times_read_time
 from accelsim.placement import Plan, check_samples
-from accelsim.prediction.response import MAX_EXACT_OUTPUTS, respond
-from accelsim.prediction.target import Reference, graph_to_output, reference_outputs
+from accelsim.response.linear import MAX_EXACT_OUTPUTS, respond
+from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import TrialReport
 from accelsim.sampling.checkpoint import load_trials, save_trials

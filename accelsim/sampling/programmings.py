@@ -6,7 +6,7 @@ import numpy as np
 
 from accelsim.lower import ArraySite
 from accelsim.placement import PlacedLayer, Plan
-from accelsim.prediction.target import Weights, mean_weights
+from accelsim.response.target import Weights, mean_weights
 from devices.base.stream import normals, site_id
 from devices.weight_encoding import Pair
 from workloads.network import NodeIndex
@@ -30,13 +30,13 @@ class Programmer:
         self.mean = mean_weights(plan)
         self.cells = {(layer.node, site.part): _Cells(site) for layer in plan.layers for site in _sites(layer)}
 
-    def draw(self, trial: int) -> Draw:
-        """Return trial number `trial`."""
+    def draw(self, trial: int, *, sign: float = 1.0) -> Draw:
+        """Return trial number `trial`; with `sign=-1` its mirror image, from the same normals negated."""
         weights: dict[NodeIndex, Array] = {}
         biases: dict[NodeIndex, Array] = {}
         pairs: dict[str, Pair] = {}
         for (node, part), cells in self.cells.items():
-            pair = cells.pair(seed=self.seed, trial=trial)
+            pair = cells.pair(seed=self.seed, trial=trial, sign=sign)
             if part == "weights":
                 weights[node], pairs[cells.site.layer] = cells.decoded(pair), pair
             else:
@@ -60,14 +60,17 @@ class _Cells:
         scale = site.scale_siemens.reshape(-1, *(1,) * (asked.positive_siemens.ndim - 1))
         self.weight_per_siemens = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0.0).astype(np.float32)
 
-    def pair(self, *, seed: int, trial: int) -> Pair:
+    def pair(self, *, seed: int, trial: int, sign: float) -> Pair:
         """Return one programming of every pair."""
-        return Pair(positive_siemens=self._half("+", seed, trial), negative_siemens=self._half("-", seed, trial))
+        plus, minus = (self._half(half, seed=seed, trial=trial, sign=sign) for half in "+-")
+        return Pair(positive_siemens=plus, negative_siemens=minus)
 
-    def _half(self, sign: str, seed: int, trial: int) -> Array:
-        target = self.targets[sign]
-        draws = tuple(normals(np.empty(target.shape, np.float32), seed=seed, site=s, trial=trial) for s in self.sites[sign])
-        return self.site.chain.sample(target, self.site.cell.g_max_siemens, normals=draws)
+    def _half(self, half: str, *, seed: int, trial: int, sign: float) -> Array:
+        target = self.targets[half]
+        draws = [normals(np.empty(target.shape, np.float32), seed=seed, site=s, trial=trial) for s in self.sites[half]]
+        if sign < 0.0:
+            draws = [-d for d in draws]
+        return self.site.chain.sample(target, self.site.cell.g_max_siemens, normals=tuple(draws))
 
     def decoded(self, pair: Pair) -> Array:
         """Return the weights that the pairs stand for."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from accelsim.ledger import column_squares
 from accelsim.placement import Plan, image_chunks
-from accelsim.prediction.passes import Linearization, linearize, matrix_forward, push
+from accelsim.response.passes import Linearization, linearize, matrix_forward, push
 from accelsim.sampling.programmings import Draw, Programmer
 from devices.base.stream import normals, site_id
 from workloads.network import Network, NodeIndex, from_lanes
@@ -51,9 +51,9 @@ class TrialRunner:
         )
         self.mean_outputs = [_flat(p.output) for p in self.points]
 
-    def run(self, trial: int) -> Outcome:
-        """Return the outcome of trial number `trial`, a pure function of it."""
-        draw = self.programmer.draw(trial)
+    def run(self, trial: int, *, sign: float = 1.0) -> Outcome:
+        """Return the outcome of trial number `trial`, or of its mirror image (`sign=-1`): a pure function of both."""
+        draw = self.programmer.draw(trial, sign=sign)
         errors = {n: w - self.programmer.mean.weights[n] for n, w in draw.view.weights.items()} if self.points else {}
         bias_errors = {n: b - self.programmer.mean.biases[n] for n, b in draw.view.biases.items()} if self.points else {}
         loss = control = power = 0.0

@@ -73,12 +73,9 @@ class Window:
 
     def counts(self, *, include_pad: bool) -> Array:
         """Return how many places of each window count, `(1, *out_size, 1)`: the input's, or the declared padding's too."""
-        ones = np.ones((1, *self.in_size, 1))
-        held = np.zeros((1, *self.padded_size, 1))
+        held: Array = self.pad(np.ones((1, *self.in_size, 1)), 0.0)
         if include_pad:
             held[:, : self.in_size[0] + self.pads[0] + self.pads[2], : self.in_size[1] + self.pads[1] + self.pads[3]] = 1.0
-        else:
-            held = self.pad(ones, 0.0)
         return np.maximum(sum(held[:, rows, columns] for rows, columns in self.taps()), 1.0)
 
 

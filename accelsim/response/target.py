@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from accelsim.placement import Plan, image_chunks
-from accelsim.prediction.passes import matrix_forward
+from accelsim.response.passes import matrix_forward
 from devices.base.errors import NetworkError
 from workloads.network import INPUT, Network, NodeIndex, from_lanes
 from workloads.operators.base import Array

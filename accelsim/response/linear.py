@@ -16,8 +16,8 @@ import numpy as np
 
 from accelsim.lower import ArraySite
 from accelsim.placement import PlacedLayer, Plan
-from accelsim.prediction.passes import Linearization, linearize, pull
-from accelsim.prediction.target import Weights, mean_weights
+from accelsim.response.passes import Linearization, linearize, pull
+from accelsim.response.target import Weights, mean_weights
 from devices.base.stream import rademacher, site_id
 from workloads.kernels import GradientMoments
 from workloads.network import Network, NodeIndex, from_lanes, to_lanes
@@ -185,7 +185,7 @@ class _Worker:
         self.outputs.append(from_lanes(point.output).reshape(n_images, -1).astype(np.float64))
         lanes = self.lane_power.reshape(self.n_carried, n_images)
         self.by_image.append(lanes.sum(axis=0) / (self.n_carried if self.n_probes else 1) / self.n_out)
-        if self.n_probes:
+        if self.n_probes > 1:
             self.spread.append(lanes.var(axis=0, ddof=1) / self.n_probes / self.n_out**2)
         if self.chunk_covariance is not None:
             self.covariances.append(np.moveaxis(self.chunk_covariance, -1, 0))

@@ -1,0 +1,238 @@
+"""The command line: what may be typed, which verb answers it, and how every ending looks.
+
+Answers go to stdout; notes, progress and errors to stderr. Exit codes: 0 fine, 1 infeasible or disagreement, 2 usage or bad
+input, 130 interrupted, 70 a bug of ours.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+
+from accelsim._version import __version__
+from accelsim.cli_terminal import say, show_warning
+from devices.base.errors import AccelsimError
+
+FINE, NO, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 70, 130
+Add = Callable[..., argparse.ArgumentParser]
+
+_NET = "an ONNX file, or the embedded fashion_cnn or fashion_resnet"
+_EXITS = "exit codes: 0 fine, 1 infeasible or disagreement, 2 usage or bad input, 130 interrupted, 70 a bug of ours"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = parser().parse_args(arguments)
+    except SystemExit as ending:  # argparse has spoken
+        return int(ending.code or 0)
+    options.command_line = ["accelsim", *arguments]
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning
+        return _guarded(options)
+
+
+def _guarded(options: argparse.Namespace) -> int:
+    try:
+        code = _run(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    except (AccelsimError, OSError) as error:
+        say(f"accelsim: error: {error}")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        say("accelsim: interrupted")
+        return INTERRUPTED
+    except Exception:  # noqa: BLE001  what ends here is our bug
+        _report_bug()
+        return BUG
+
+
+def _run(options: argparse.Namespace) -> int:
+    from accelsim import cli_commands  # numerical libraries are slow to import, and --help needs none
+
+    return cli_commands.VERBS[options.verb](options)
+
+
+def _report_bug() -> None:
+    traceback.print_exc(file=sys.stderr)
+    say(f"\naccelsim: this is a bug in accelsim {__version__}, not in what you typed. Please report it: the lines above, the command, and, "
+        "if you may share them, the network and spec. Without them we cannot mend it.")  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    top = argparse.ArgumentParser(
+        prog="accelsim", description="Error, power and the best design of memristor DNN accelerators.", epilog=_EXITS
+    )
+    top.add_argument("--version", action="version", version=f"accelsim {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def add(name: str, says: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=says, description=says[0].upper() + says[1:] + ".", epilog=_EXITS)
+        verb.add_argument("--json", action="store_true", help="print JSON for machines")
+        verb.add_argument("--seed", type=_natural, help="of all random numbers; drawn and printed when absent")
+        return verb
+
+    for define in (_demo, _inspect, _spec, _predict, _validate, _optimize, _devices, _diff):
+        define(add)
+    return top
+
+
+def _demo(add: Add) -> None:
+    verb = add("demo", "predict, check and optimize an embedded network, in under a minute")
+    verb.add_argument("--quick", action="store_true", help="fewer images and trials, in about 20 s")
+    _threads(verb)
+    _out_folder(verb, "run folders and pictures")
+
+
+def _inspect(add: Add) -> None:
+    verb = add("inspect", "list a network's layers: shapes, parameters, MACs, and whether they are supported")
+    verb.add_argument("network", metavar="NET", help=_NET)
+    _input_shape(verb)
+    _out_file(verb)
+
+
+def _spec(add: Add) -> None:
+    verb = add("spec", "print a complete, commented spec to edit")
+    verb.add_argument("source", metavar="NAME|FILE", help="a preset (see `accelsim devices`) or a spec file")
+    _set(verb)
+    _out_file(verb)
+
+
+def _predict(add: Add) -> None:
+    verb = add("predict", "predict the output error, its causes, and the read power")
+    _question(verb)
+    _method(verb)
+    _out_folder(verb, "a run folder")
+
+
+def _validate(add: Add) -> None:
+    verb = add("validate", "compare a prediction with Monte-Carlo")
+    _question(verb)
+    _method(verb)
+    verb.add_argument("--rel-error", type=_share, default=0.01, help="half-width of Monte-Carlo's interval over its mean (0.01)")
+    verb.add_argument("--tolerance", type=_share, default=0.05, help="how far prediction and Monte-Carlo may be apart (0.05)")
+    verb.add_argument("--max-trials", type=_natural, default=100_000, metavar="N", help="stop after so many trials (100000)")
+    _threads(verb)
+    _out_folder(verb, "the run folders `predicted` and `trials`")
+
+
+def _optimize(add: Add) -> None:
+    verb = add("optimize", "find the best conductance scales under a budget")
+    _question(verb)
+    budget = verb.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--power-budget", metavar="POWER", help='least error within this read power: "10 mW"')
+    budget.add_argument("--mse-budget", type=_positive, metavar="MSE", help="least read power within this error: 1e-3")
+    verb.add_argument("--per", choices=("layer", "column", "network"), default="layer", help="what has a scale of its own (layer)")
+    verb.add_argument("--yield", dest="yield_p", type=_share, metavar="P", help="share of chips that must meet the budget")
+    verb.add_argument("--verify", metavar="V.npz", help="samples to verify on; by default the last half of the inputs is held out")
+    verb.add_argument("--rel-error", type=_share, default=0.01, help="half-width of Monte-Carlo's interval over its mean (0.01)")
+    verb.add_argument("--max-trials", type=_natural, default=5_000, metavar="N", help="of Monte-Carlo's check; 0 leaves it out (5000)")
+    _threads(verb)
+    _out_folder(verb, "a run folder, whose design `predict --design` takes")
+
+
+def _devices(add: Add) -> None:
+    verb = add("devices", "list the presets, or print one with its sources")
+    verb.add_argument("name", nargs="?", metavar="NAME")
+    _out_file(verb)
+
+
+def _diff(add: Add) -> None:
+    verb = add("diff", "compare two run folders: spec, versions, and numbers with their intervals")
+    verb.add_argument("run_a", metavar="RUN_A")
+    verb.add_argument("run_b", metavar="RUN_B")
+    _out_file(verb)
+
+
+def _question(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("network", metavar="NET", help=_NET)
+    verb.add_argument(
+        "--inputs", metavar="X.npz", help="array x (N, ...) as the network takes it, and labels y; may be left out for embedded networks"
+    )
+    verb.add_argument("--calibration", metavar="C.npz", help="samples that fix each layer's input range; by default the first 64 inputs")
+    verb.add_argument("--spec", default="memse", metavar="NAME|FILE", help="a preset or a spec file (memse)")
+    verb.add_argument("--design", metavar="RUN|FILE", help="conductances of an earlier `optimize`: its run folder, or a design.toml")
+    verb.add_argument("--output", metavar="NODE", help="node whose error counts; by default the output, before a last softmax")
+    verb.add_argument("--reference", choices=("float", "quantized"), default="float", help="what the error is against (float)")
+    _input_shape(verb)
+    _set(verb)
+
+
+def _method(verb: argparse.ArgumentParser) -> None:
+    methods = ("auto", "adjoint", "sketched", "covariance", "corrected")
+    verb.add_argument("--method", choices=methods, default="auto", help="how to predict (auto)")
+    verb.add_argument(
+        "--tol-rel", type=_share, default=0.05, metavar="T", help="largest relative error of a prediction that is valid (0.05)"
+    )
+
+
+def _set(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="PATH=VALUE", help="change the spec: cell.error_rel=0.03; repeatable"
+    )
+
+
+def _input_shape(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--input-shape", type=_shape, metavar="C,H,W", help="shape of one sample, for networks that leave it open: 1,64,64")
+
+
+def _threads(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--threads", type=_count, metavar="N", help="for Monte-Carlo; by default the CPUs this process may use")
+
+
+def _out_folder(verb: argparse.ArgumentParser, what: str) -> None:
+    verb.add_argument("--out", metavar="DIR", help=f"write {what}")
+
+
+def _out_file(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", metavar="FILE", help="write the answer to a new file instead of printing it")
+
+
+def _natural(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else -1
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r}: need a whole number from 0 to 2^63 - 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = _natural(text)
+    if not 1 <= value <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r}: need a whole number from 1 to 4096")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: need a number") from None
+
+
+def _share(text: str) -> float:
+    value = _number(text)
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r}: need a number between 0 and 1")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: need a number above 0")
+    return value
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = text.replace("x", ",").split(",")
+    if not all(size.strip().isascii() and size.strip().isdigit() and 0 < int(size) < 2**31 for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r}: need sizes of at least 1, without the batch: 1,64,64")
+    return tuple(map(int, sizes))

@@ -1,0 +1,250 @@
+"""What each verb of the command line does."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.resources import as_file
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelsim._version import __version__
+from accelsim.cli_inputs import is_embedded, power_of, question
+from accelsim.cli_terminal import TrialProgress, printable, say
+from accelsim.report.base import SCHEMA, Report, clean, columns_table
+from devices.base.errors import NetworkError, RunFolderError, SpecError
+from workloads.zoo import embedded_path
+
+if TYPE_CHECKING:
+    from workloads.onnx_survey import SurveyRow
+
+FINE, NO, INTERRUPTED = 0, 1, 130
+
+
+def answer(options: argparse.Namespace, *, text: str, record: Mapping[str, Any]) -> None:
+    """Print an answer, as text or as JSON."""
+    print(json.dumps(clean(dict(record)), indent=2, allow_nan=False) if options.json else printable(text), flush=True)
+
+
+def answer_or_file(options: argparse.Namespace, *, text: str, record: Mapping[str, Any]) -> int:
+    """Print an answer, or write it to the new file `--out`."""
+    if options.out is None:
+        answer(options, text=text, record=record)
+        return FINE
+    _write_new(Path(options.out), json.dumps(clean(dict(record)), indent=2, allow_nan=False) if options.json else text)
+    return FINE
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text + "\n")
+    except FileExistsError:
+        raise RunFolderError(f"--out: {path} is there already; give another name, or remove it first") from None
+    except OSError as error:
+        raise RunFolderError(f"--out: cannot write {path}: {error.strerror or error}; give a writable place") from error
+
+
+def head(
+    options: argparse.Namespace, *, name: str | None = None, digest: str | None = None, spec_digest: str | None = None
+) -> dict[str, Any]:
+    """Return what every JSON answer begins with, for answers that are no reports."""
+    return {
+        "schema": SCHEMA, "kind": options.verb, "version": __version__, "seed": options.seed, "network": {"name": name, "digest": digest},
+        "spec_digest": spec_digest, "output": None, "reference": None, "warnings": [],
+    }  # fmt: skip
+
+
+def tell_warnings(report: Report) -> None:
+    """Say on stderr what the answer's warnings are."""
+    for line in report.provenance.warnings:
+        say(f"note: {line}")
+
+
+def check_out(options: argparse.Namespace) -> None:
+    """Refuse an `--out` that could not be written, before anything is computed."""
+    if options.out is not None:
+        from accelsim.report.run_folder import check_new
+
+        check_new(options.out)
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from devices import catalog
+
+    if options.name is not None:
+        text = catalog.describe(options.name)
+        return answer_or_file(options, text=text, record=head(options) | {"name": options.name, "toml": text})
+    names = catalog.names()
+    text = columns_table(["preset"], [[f"{name:<14} {catalog.summary(name)}"] for name in names])
+    presets = [{"name": name, "summary": catalog.summary(name)} for name in names]
+    return answer_or_file(
+        options,
+        text=text + "\n\n`accelsim devices NAME` prints one; `accelsim spec NAME` completes it.",
+        record=head(options) | {"presets": presets},
+    )
+
+
+def _spec(options: argparse.Namespace) -> int:
+    from accelsim.accelerator import Accelerator
+
+    accelerator = Accelerator.from_toml(options.source, set=options.set)
+    record = head(options, spec_digest=accelerator.digest) | {"spec": accelerator.to_table()}
+    return answer_or_file(options, text=accelerator.to_toml(comments=True).rstrip("\n"), record=record)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from workloads.onnx_survey import survey
+
+    with _network_path(options.network) as path:
+        rows = survey(path, input_shape=options.input_shape)
+    reasons = list(dict.fromkeys(row.reason for row in rows if not row.supported))
+    n_parameters, n_macs = sum(row.n_parameters for row in rows), sum(row.n_macs for row in rows)
+    total = f"{len(rows)} layers, {n_parameters:,} parameters, {n_macs:,} MACs an image; {'NOT supported:' if reasons else 'all supported'}"
+    counts = {"n_parameters": n_parameters, "n_macs": n_macs, "supported": not reasons, "layers": [_layer_record(row) for row in rows]}
+    record = head(options, name=Path(options.network).stem, digest=_digest(options)) | counts
+    text = "\n".join([_layer_table(rows), "", total, *(f"  {reason}" for reason in reasons)])
+    return answer_or_file(options, text=text, record=record)
+
+
+@contextmanager
+def _network_path(name: str) -> Iterator[Path]:
+    """Give the file of a network: an embedded one's, which may be inside an archive, or the user's."""
+    if not is_embedded(name):
+        yield Path(name)
+        return
+    with as_file(embedded_path(name)) as path:
+        yield path
+
+
+def _layer_table(rows: "Sequence[SurveyRow]") -> str:
+    header = ["layer", "operator", "in", "out", "parameters", "MACs", "supported"]
+    return columns_table(header, [_layer_line(row) for row in rows])
+
+
+def _layer_line(row: "SurveyRow") -> list[str]:
+    counts = [f"{count:,}" if count else "" for count in (row.n_parameters, row.n_macs)]
+    return [row.name, row.operator, _sizes(row.in_shape), _sizes(row.out_shape), *counts, "yes" if row.supported else "NO"]
+
+
+def _layer_record(row: "SurveyRow") -> dict[str, Any]:
+    return asdict(row) | {"reason": row.reason or None}
+
+
+def _digest(options: argparse.Namespace) -> str | None:
+    """Return the network's digest for JSON, None for one that cannot be loaded."""
+    from accelsim.cli_inputs import load_network
+
+    try:
+        return load_network(options.network, input_shape=options.input_shape).digest if options.json else None
+    except NetworkError:
+        return None
+
+
+def _sizes(shape: tuple[int, ...] | None) -> str:
+    return "?" if shape is None else "x".join(map(str, shape)) or "1"
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from accelsim.prediction.predict import predict
+    from accelsim.report.run_folder import save_report
+
+    check_out(options)
+    asked = question(options)
+    report = predict(
+        asked.plan,
+        asked.samples,
+        seed=asked.seed,
+        method=options.method,
+        output=options.output,
+        reference=options.reference,
+        tol_rel=options.tol_rel,
+    )
+    tell_warnings(report)
+    if options.out is not None:
+        save_report(report, options.out, command=options.command_line, figure=True)
+    answer(options, text=str(report), record=report.to_json_dict())
+    return FINE
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from accelsim.prediction.predict import predict
+    from accelsim.report.run_folder import save_reports
+    from accelsim.sampling.monte_carlo import monte_carlo
+
+    check_out(options)
+    asked = question(options)
+    shared: dict[str, Any] = {"seed": asked.seed, "output": options.output, "reference": options.reference}
+    report = predict(asked.plan, asked.samples, method=options.method, tol_rel=options.tol_rel, **shared)
+    progress = TrialProgress("Monte-Carlo")
+    trials = monte_carlo(
+        asked.plan,
+        asked.samples,
+        rel_error=options.rel_error,
+        max_trials=options.max_trials,
+        threads=options.threads,
+        progress=progress,
+        **shared,
+    )
+    progress.close()
+    verdict = trials.agreement_with(report, tolerance=options.tolerance)
+    tell_warnings(report)
+    if options.out is not None:
+        save_reports({"predicted": report, "trials": trials}, options.out, command=options.command_line, figure=True)
+    predicted = report.to_json_dict()
+    shared_head = {
+        name: predicted[name] for name in ("schema", "version", "seed", "network", "spec_digest", "output", "reference", "warnings")
+    }
+    record = {**shared_head, "kind": "validate", "predicted": report.numbers(), "mc": trials.numbers(), **verdict.numbers()}
+    answer(options, text=f"PREDICTED\n{report}\n\nMONTE-CARLO\n{trials}\n\nVERDICT\n{verdict}", record=record)
+    if trials.stopped_by == "interrupt":
+        say("accelsim: interrupted; the answer is of the trials until then")
+        return INTERRUPTED
+    return FINE if verdict.agrees else NO
+
+
+def _optimize(options: argparse.Namespace) -> int:
+    from accelsim.optimizer.optimize import optimize
+    from accelsim.report.run_folder import save_report
+    from workloads.samples import load_samples
+
+    check_out(options)
+    power_w = None if options.power_budget is None else power_of(options.power_budget)
+    if power_w is not None and power_w <= 0.0:
+        raise SpecError(f"--power-budget {options.power_budget!r}: need a power above 0")
+    asked = question(options)
+    verify = None if options.verify is None else load_samples(options.verify, input_shape=asked.plan.network.input_shape)
+    progress = TrialProgress("Monte-Carlo at the design")
+    report = optimize(
+        asked.plan, asked.samples, seed=asked.seed, verify=verify, power_budget_w=power_w, mse_budget=options.mse_budget, per=options.per,
+        yield_p=options.yield_p, output=options.output, reference=options.reference, mc_rel_error=options.rel_error,
+        mc_max_trials=options.max_trials, threads=options.threads, progress=progress,
+    )  # fmt: skip
+    progress.close()
+    tell_warnings(report)
+    if options.out is not None:
+        save_report(report, options.out, command=options.command_line, figure=True)
+    answer(options, text=str(report), record=report.to_json_dict())
+    if report.mc is not None and report.mc.stopped_by == "interrupt":
+        return INTERRUPTED
+    return FINE if report.feasible else NO
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from accelsim.report.difference import compare
+
+    found = compare(options.run_a, options.run_b)
+    return answer_or_file(options, text=str(found), record=head(options) | found.numbers())
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from accelsim.cli_demo import demo
+
+    return demo(options)
+
+
+VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "demo": _demo, "inspect": _inspect, "spec": _spec, "predict": _predict, "validate": _validate, "optimize": _optimize,
+    "devices": _devices, "diff": _diff,
+}  # fmt: skip

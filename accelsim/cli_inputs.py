@@ -1,0 +1,111 @@
+"""From what was typed to a plan and samples; every choice that was made for the user is told on stderr."""
+
+import argparse
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelsim.accelerator import Accelerator
+from accelsim.cli_terminal import say
+from accelsim.design import Design
+from accelsim.placement import Plan, place
+from devices.base.errors import RunFolderError, SamplesError, SpecError
+from devices.base.quantity import parse_quantity
+from workloads.network import Network
+from workloads.onnx_reader import load_onnx
+from workloads.samples import Samples, load_samples
+from workloads.zoo import embedded_names, load_embedded_network, load_embedded_samples
+
+N_CALIBRATION = 64
+N_INPUTS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question:
+    """What predict, validate and optimize work on."""
+
+    plan: Plan
+    samples: Samples
+    seed: int
+
+
+def question(options: argparse.Namespace) -> Question:
+    """Return the plan, the samples and the seed of a command."""
+    accelerator = Accelerator.from_toml(options.spec, set=options.set)
+    network = load_network(options.network, input_shape=options.input_shape)
+    samples, calibration = _samples(options, network)
+    plan = place(network, accelerator, calibration=calibration)
+    if options.design is not None:
+        plan = plan.with_design(_design(options.design, plan))
+    return Question(plan=plan, samples=samples, seed=seed_of(options))
+
+
+def seed_of(options: argparse.Namespace) -> int:
+    """Return the seed that was given, or draw one and say which."""
+    if options.seed is not None:
+        return int(options.seed)
+    seed = secrets.randbits(31)
+    say(f"note: seed {seed} was drawn; --seed {seed} gives the same answer again")
+    return seed
+
+
+def is_embedded(name: str) -> bool:
+    """Return whether a network's name means an embedded one: it does unless a file of this very name is there."""
+    return name in embedded_names() and not Path(name).exists()
+
+
+def load_network(name: str, *, input_shape: tuple[int, ...] | None) -> Network:
+    """Return an embedded network by its name, or the network in a file."""
+    if not is_embedded(name):
+        return load_onnx(name, input_shape=input_shape)
+    if input_shape is not None:
+        raise SpecError(f"--input-shape: the embedded network {name} has its own input shape; leave it out")
+    return load_embedded_network(name)
+
+
+def _samples(options: argparse.Namespace, network: Network) -> tuple[Samples, Samples]:
+    """Return the inputs and the calibration samples."""
+    shape = network.input_shape
+    if options.inputs is not None:
+        inputs = load_samples(options.inputs, input_shape=shape)
+        fallback, where = inputs[: min(N_CALIBRATION, len(inputs))], "inputs"
+    elif is_embedded(options.network):
+        every = load_embedded_samples(options.network)
+        inputs, fallback, where = every[N_CALIBRATION : N_CALIBRATION + N_INPUTS], every[:N_CALIBRATION], "embedded images"
+        say(f"note: inputs are the embedded test images {N_CALIBRATION} to {N_CALIBRATION + N_INPUTS - 1}; --inputs takes your own")
+    else:
+        needed = f"an .npz file with an array x of shape (N, {_listed(shape)})"
+        raise SamplesError(f"--inputs is missing: give the images that {network.name} takes, as {needed}")
+    if options.calibration is not None:
+        return inputs, load_samples(options.calibration, input_shape=shape)
+    say(f"note: calibrated on the first {len(fallback)} {where}; --calibration takes others")
+    return inputs, fallback
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
+
+
+def _design(source: str, plan: Plan) -> Design:
+    """Return the design in a run folder or a file; say so where it was found for another network or spec."""
+    path = Path(source)
+    if path.is_dir():
+        path = path / "design.toml"
+        if not path.is_file():
+            raise RunFolderError(f"{source} holds no design.toml; give the run folder of an `accelsim optimize` that found a design")
+    design = Design.from_toml(path)
+    for what, found, here in (
+        ("network", design.network_digest, plan.network.digest),
+        ("spec", design.accelerator_digest, plan.accelerator.digest),
+    ):
+        if found and found != here:
+            say(f"note: the design was found for another {what} ({found[:8]}..., here {here[:8]}...)")
+    return design
+
+
+def power_of(text: str) -> float:
+    """Return a power budget in watts."""
+    try:
+        return parse_quantity(text, "watt")
+    except SpecError as error:
+        raise SpecError(f"--power-budget {text[:64]!r}: {error}") from None

@@ -1,0 +1,51 @@
+"""What the command line says on stderr: notes, errors, progress. Answers are on stdout and are not here."""
+
+import sys
+import time
+from typing import TextIO
+
+REPORT_EVERY_S = 5.0
+
+
+def say(text: str) -> None:
+    """Write one message; control characters, which names in files may hold, do not reach the terminal."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Return text without control characters other than newlines."""
+    return "".join(c if c == "\n" or c.isprintable() else "?" for c in text)
+
+
+def show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    """Stand in for `warnings.showwarning`: one line, without the source."""
+    say("note: " + " ".join(str(message).split()))
+
+
+class TrialProgress:
+    """Tells how far Monte-Carlo is: one line that is renewed on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.is_terminal = sys.stderr.isatty()
+        self.last_s = time.monotonic()
+        self.is_open = False
+
+    def __call__(self, n_trials: int, max_trials: int, half_width_rel: float) -> None:
+        """Take news of Monte-Carlo: trials done, the most there can be, relative half-width."""
+        text = f"{self.label}: {n_trials} trials, interval +- {100 * half_width_rel:.2f} %"
+        now = time.monotonic()
+        if self.is_terminal:
+            print(f"\r{text:<70}", end="", file=sys.stderr, flush=True)
+            self.is_open = True
+        elif now - self.last_s >= REPORT_EVERY_S:
+            self.last_s = now
+            say(text)
+
+    def close(self) -> None:
+        """End the line, if one is open."""
+        if self.is_open:
+            print(file=sys.stderr, flush=True)
+            self.is_open = False

@@ -1,0 +1,154 @@
+"""The methods of prediction, each with an estimate of its own error, and the rule that chooses between them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from accelsim.placement import Plan
+from accelsim.prediction.covariance import covariance_fits, full_covariance
+from accelsim.response.linear import Response
+from accelsim.sampling.monte_carlo import monte_carlo
+from accelsim.prediction.selfcheck import SelfCheck, check_linear
+from accelsim.prediction.sketched import sketch
+from accelsim.response.target import Reference
+from devices.base.errors import UnsupportedMethodError
+from workloads.network import Network
+from workloads.operators.base import Array
+from workloads.samples import Samples
+
+CORRECTED_MAX_TRIALS = 20_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question:
+    """What is asked: the plan, the samples, what the outputs should have been, and how good the answer must be."""
+
+    plan: Plan
+    graph: Network
+    samples: Samples
+    seed: int
+    wanted: Array
+    tol_rel: float
+    reference: Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Verdict:
+    """One method's answer: `bias2 + variance = mse`, its standard error, its own error estimate, and what else it knows."""
+
+    method: str
+    reason: str
+    bias2: float
+    variance: float
+    mse_se: float
+    rel_error_estimate: float
+    mean_output: Array
+    covariance: Array | None
+    by_output: Array | None
+    warnings: tuple[str, ...] = ()
+    details: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def mse(self) -> float:
+        """The predicted mean squared error."""
+        return self.bias2 + self.variance
+
+
+def adjoint(question: Question, response: Response, check: SelfCheck | None = None) -> Verdict:
+    """First order, with its error estimated from a few noisy programmings."""
+    check = check or check_linear(question, response)
+    bias2 = np.mean((response.mean_output - question.wanted) ** 2, axis=0)
+    by_output = None if response.n_probes else bias2 + sum(
+        p.programming_by_output + p.read_by_output for p in response.layers.values())
+    se_rel = response.variance_se / max(float(bias2.mean()) + response.variance, 1e-300)
+    return Verdict(
+        method="adjoint", reason=check.in_words("first order"), bias2=float(bias2.mean()), variance=response.variance,
+        mse_se=response.variance_se, rel_error_estimate=check.linear_error + 1.96 * se_rel,
+        mean_output=response.mean_output, covariance=response.covariance, by_output=by_output, details=check.numbers(),
+    )
+
+
+def sketched(question: Question, response: Response, check: SelfCheck | None = None) -> Verdict:
+    """Gaussian closure in linear memory; its error estimated by comparison with the same noisy programmings."""
+    check = check or check_linear(question, response)
+    found = sketch(question.plan, question.graph, question.samples, seed=question.seed, n_probes=response.n_probes)
+    bias2 = np.mean((found.mean_output - question.wanted) ** 2, axis=0)
+    variance = float(found.variance_by_image.mean())
+    mse = float(bias2.mean()) + variance
+    linear = float(np.mean((response.mean_output - question.wanted) ** 2)) + response.variance
+    return Verdict(
+        method="sketched", reason=check.in_words("the Gaussian closure"), bias2=float(bias2.mean()), variance=variance,
+        mse_se=found.variance_se, rel_error_estimate=check.error_of(mse, linear) + 1.96 * found.variance_se / max(mse, 1e-300),
+        mean_output=found.mean_output, covariance=found.covariance,
+        by_output=None if found.variance_by_output is None else bias2 + found.variance_by_output, details=check.numbers(),
+    )
+
+
+def covariance(question: Question, response: Response, check: SelfCheck | None = None) -> Verdict:
+    """Gaussian closure with the full covariance of every map; for small maps."""
+    check = check or check_linear(question, response)
+    mean, matrices = full_covariance(question.plan, question.graph, question.samples)
+    bias2 = np.mean((mean - question.wanted) ** 2, axis=0)
+    variances = np.diagonal(matrices, axis1=1, axis2=2).mean(axis=0)
+    linear = float(np.mean((response.mean_output - question.wanted) ** 2)) + response.variance
+    return Verdict(
+        method="covariance", reason=check.in_words("the Gaussian closure, full covariance"), bias2=float(bias2.mean()),
+        variance=float(variances.mean()), mse_se=0.0, rel_error_estimate=check.error_of(float((bias2 + variances).mean()), linear),
+        mean_output=mean, covariance=matrices, by_output=bias2 + variances, details=check.numbers(),
+    )
+
+
+def corrected(question: Question, response: Response, check: SelfCheck | None = None) -> Verdict:
+    """The adjoint corrected by control-variate trials: any noise, with an interval."""
+    half_width = 0.5 * question.tol_rel
+    trials = monte_carlo(
+        question.plan, question.samples, seed=question.seed, rel_error=half_width, max_trials=CORRECTED_MAX_TRIALS,
+        output=question.graph.nodes[question.graph.output].name, reference=question.reference, threads=1,
+    )
+    bias2 = float(np.mean((response.mean_output - question.wanted) ** 2))
+    bias2 = min(bias2, trials.mse)
+    width = 0.5 * (trials.ci_high - trials.ci_low) / trials.mse if trials.mse > 0.0 else 0.0
+    scale = (trials.mse - bias2) / response.variance if response.variance > 0.0 else 1.0
+    return Verdict(
+        method="corrected", reason=f"first order corrected by {trials.n_trials} trials, worth {trials.n_trials * trials.variance_factor:.3g} plain ones",
+        bias2=bias2, variance=trials.mse - bias2, mse_se=trials.mse_se, rel_error_estimate=width,
+        mean_output=response.mean_output, covariance=None if response.covariance is None else scale * response.covariance,
+        by_output=None, details={"n_trials": float(trials.n_trials), "variance_factor": trials.variance_factor},
+    )
+
+
+METHODS: dict[str, Callable[..., Verdict]] = {
+    "adjoint": adjoint, "sketched": sketched, "covariance": covariance, "corrected": corrected,
+}
+
+
+def choose(method: str, question: Question, response: Response) -> Verdict:
+    """Return the answer of the named method; with `auto`, of the cheapest one that is good enough by its own estimate."""
+    if method != "auto":
+        return METHODS[method](question, response)
+    check = check_linear(question, response)
+    first = adjoint(question, response, check)
+    if first.rel_error_estimate <= 0.5 * question.tol_rel:
+        return first
+    tried = [first]
+    if check.closure_may_do(question.tol_rel):
+        try:
+            tried.append(_closure(question, response, check))
+        except UnsupportedMethodError:
+            pass
+    best = min(tried, key=lambda v: v.rel_error_estimate)
+    if best.rel_error_estimate <= question.tol_rel:
+        return best
+    return _because(corrected(question, response), best)
+
+
+def _closure(question: Question, response: Response, check: SelfCheck) -> Verdict:
+    if covariance_fits(question.plan, question.graph, len(question.samples)):
+        return covariance(question, response, check)
+    return sketched(question, response, check)
+
+
+def _because(answer: Verdict, best: Verdict) -> Verdict:
+    why = f"{best.method} would be off by about {100 * best.rel_error_estimate:.0f} %; {answer.reason}"
+    return replace(answer, reason=why)
