@@ -17,7 +17,7 @@ from accelsim.plot.weights import save_weights
 from accelsim.prediction.predict import predict
 from accelsim.report.base import Report, percent
 from accelsim.report.design_report import DesignReport
-from accelsim.report.records import Agreement, ErrorReport, TrialReport
+from accelsim.report.records import INTERACTION, Agreement, ErrorReport, TrialReport
 from accelsim.report.run_folder import new_folder, write_runs
 from accelsim.sampling.monte_carlo import monte_carlo
 from devices.base.quantity import format_quantity
@@ -127,22 +127,19 @@ def _scene(answers: _Answers) -> str:
     n_weights = sum(layer.operator.weights.size for layer in answers.plan.layers)
     return (
         f"THE NETWORK  {NETWORK} tells ten kinds of clothes apart: {percent(report.accuracy_clean, 1)} of {report.n_inputs} test images.\n"
-        f"Its {n_weights:,} weights are stored as pairs of conductances in memristor arrays ({PRESET}):\n" + _lines(report.meaning)
+        f"Its {n_weights:,} weights are stored as pairs of conductances in memristor arrays (preset {PRESET}):\n{_lines(report.meaning)}"
     )
 
 
 def _prediction(report: ErrorReport) -> str:
-    layer = max(report.by_layer, key=report.by_layer.__getitem__, default="-")
-    share = percent(report.by_layer.get(layer, 0.0) / report.mse if report.mse > 0.0 else 0.0, 0)
-    accuracy = (
-        ""
-        if report.accuracy_predicted is None
-        else f"\nAccuracy falls from {percent(report.accuracy_clean)} to {percent(report.accuracy_predicted)}."
-    )
+    alone = {name: value for name, value in report.by_layer.items() if name != INTERACTION}
+    layer = max(alone, key=alone.__getitem__)
+    share = percent(alone[layer] / report.mse if report.mse > 0.0 else 0.0, 0)
     return (
         f"PREDICTED    In {report.elapsed_s:.1f} s, without sampling: the outputs have a mean squared error of {report.mse:.4g},\n"
-        f"{percent(report.mse_rel)} of their variance, {share} of it by layer {layer!r} alone. Reading the arrays takes "
-        f"{format_quantity(report.read_power_w, 'watt', n_digits=4)}.{accuracy}"
+        f"{percent(report.mse_rel)} of their variance; layer {layer!r} alone makes {share} of it. Reading the arrays takes "
+        f"{_watts(report.read_power_w)}.\n"
+        f"Of the images, {percent(report.accuracy_predicted, 1)} are still told right."
     )
 
 
@@ -157,7 +154,7 @@ def _check(answers: _Answers) -> str:
 
 
 def _choice(answers: _Answers) -> str:
-    best, budget = answers.optimum, format_quantity(answers.optimum.power_budget_w or 0.0, "watt", n_digits=4)
+    best, budget = answers.optimum, _watts(answers.optimum.power_budget_w or 0.0)
     opening = f"OPTIMIZED    Only {budget} is there, {percent(BUDGET_SHARE, 0)} of that. "
     if not best.feasible or best.design is None or best.mse is None or best.read_power_w is None:
         return opening + "No design meets it.\n" + _lines(best.levers)
@@ -180,7 +177,7 @@ def _verdict(best: DesignReport) -> list[str]:
         return []
     return [
         f"Monte-Carlo on {best.mc.n_inputs} other images: error {best.mc.mse:.4g} (predicted {best.mse_verify:.4g}), "
-        f"power {format_quantity(best.mc.read_power_w, 'watt', n_digits=4)}."
+        f"power {_watts(best.mc.read_power_w)}."
     ]
 
 
@@ -188,9 +185,13 @@ def _next(answers: _Answers, out: str | None) -> str:
     where = f"Run folders and pictures are in {out}.\n" if out is not None else "With --out DIR, run folders and pictures are written.\n"
     return (
         f"NEXT         {where}"
-        "  accelsim spec memse --out my_chip.toml                                  a spec to edit\n"
+        "  accelsim spec memse --out my_chip.toml                                    a spec to edit\n"
         "  accelsim predict my_net.onnx --inputs my_images.npz --spec my_chip.toml   your network on your chip"
     )
+
+
+def _watts(power_w: float) -> str:
+    return format_quantity(power_w, "watt", n_digits=4)
 
 
 def _lines(texts: tuple[str, ...]) -> str:

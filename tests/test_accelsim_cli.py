@@ -150,7 +150,7 @@ def test_optimize_finds_a_design_that_predict_takes(cli: Cli, images: Path, tmp_
     ask = ("fashion_cnn", "--inputs", images, "--calibration", images, "--seed", "3")
     power_w = _json(cli("predict", *ask, "--json")[1])["read_power_w"]
     run = tmp_path / "best"
-    budget = ("--power-budget", f"{0.5e6 * power_w} uW", "--rel-error", "0.05", "--max-trials", "400")
+    budget = ("--power-budget", f"{0.5e6 * power_w} uW", "--verify", images, "--rel-error", "0.05", "--max-trials", "400")
     code, out, _ = cli("optimize", *ask, *budget, "--out", run, "--json")
     assert code == 0
     record = _json(out)
@@ -220,8 +220,9 @@ def _external(path: Path, location: str) -> Path:
 
 
 def _if(path: Path) -> Path:
-    branch = helper.make_graph([helper.make_node("Relu", ["x"], ["b"])], "b", [], [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)])
-    return _net(path, [helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)], {"c": np.array(True)})
+    branch = helper.make_graph([helper.make_node("Relu", ["r"], ["b"])], "b", [], [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)])
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)]
+    return _net(path, nodes, {"c": np.array(True)})
 
 
 def _huge_constant(path: Path) -> Path:

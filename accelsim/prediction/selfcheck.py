@@ -22,7 +22,7 @@ from workloads.samples import Samples
 if TYPE_CHECKING:
     from accelsim.prediction.methods import Question
 
-N_IMAGES = 16
+N_IMAGES = 32
 MIN_PAIRS, MAX_PAIRS = 8, 40
 SHARP = 0.2
 """Share of the tolerance that the standard error should come down to."""
@@ -67,7 +67,7 @@ class SelfCheck:
 
 
 def check_linear(question: "Question", response: Response) -> SelfCheck:
-    """Return the self check on up to 16 of the samples, evenly spread."""
+    """Return the self check on up to 32 of the samples, evenly spread."""
     samples = _thinned(question.samples)
     wanted = reference_outputs(question.plan, question.graph, samples, question.reference)
     runner = TrialRunner(question.plan, question.graph, samples, reference=wanted, seed=question.seed, control=True)

@@ -20,7 +20,7 @@ from accelsim.response.target import Reference, graph_to_output, reference_outpu
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import TrialReport
 from accelsim.sampling.checkpoint import load_trials, save_trials
-from accelsim.sampling.estimate import Interval, adjusted_losses, checkpoints, mean_interval
+from accelsim.sampling.estimate import Interval, adjusted_losses, checkpoints, mean_interval, pairs_pay
 from accelsim.sampling.trials import N_POWER_TRIALS, Outcome, TrialRunner
 from devices.base.errors import SpecError
 from workloads.network import Network, digest_of
@@ -30,6 +30,7 @@ from workloads.samples import Samples
 Progress = Callable[[int, int, float], None]
 """Called with trials done, the most there can be, and the relative half-width reached."""
 BLOCK = 40
+"""Trials between two looks at the clock, the checkpoint and the keyboard; the first block decides about mirrored pairs."""
 MAX_CONTROL_BYTES = 3 * 2**30
 
 
@@ -82,7 +83,7 @@ def monte_carlo(
     stopped_by = "max_trials"
     try:
         for count in checkpoints(max_trials):
-            for record in _extended(record, runner, count, threads):
+            for record in _extended(record, runner, count, threads=threads, control_mean=control_mean):
                 if checkpoint:
                     save_trials(checkpoint, record, key=key)
             interval = _interval(record, control_mean, confidence)
@@ -130,19 +131,33 @@ def usable_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def _extended(record: Record, runner: TrialRunner, count: int, threads: int | None) -> Iterator[Record]:
+def _extended(
+    record: Record, runner: TrialRunner, count: int, *, threads: int | None, control_mean: float | None
+) -> Iterator[Record]:
     """Yield the record as it grows to `count` trials, block by block, computed by threads in any order and kept in trial order."""
     n_threads = usable_threads() if threads is None else max(1, threads)
     with ThreadPoolExecutor(n_threads) as pool:
         while record.n_trials < count:
+            paired = _paired(record, control_mean)
             block = range(record.n_trials, min(record.n_trials + BLOCK, count))
+
+            def trial(t: int, paired: bool = paired) -> Outcome:
+                return runner.run(t // 2, sign=1.0 - 2.0 * (t % 2)) if paired else runner.run(t)
+
             try:
-                outcomes = list(map(runner.run, block) if n_threads == 1 else pool.map(runner.run, block))
+                outcomes = list(map(trial, block) if n_threads == 1 else pool.map(trial, block))
             except KeyboardInterrupt:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
             record = _appended(record, outcomes)
             yield record
+
+
+def _paired(record: Record, control_mean: float | None) -> bool:
+    """Whether the next trials are mirrored pairs: the first block is, and decides for the rest."""
+    if control_mean is None:
+        return False
+    return record.n_trials < BLOCK or pairs_pay(record.losses[:BLOCK], record.controls[:BLOCK], control_mean)
 
 
 def _appended(record: Record, outcomes: list[Outcome]) -> Record:
@@ -164,7 +179,7 @@ def _empty(n_images: int) -> Record:
 
 
 def _interval(record: Record, control_mean: float | None, confidence: float) -> Interval:
-    adjusted, _ = adjusted_losses(record.losses, record.controls, control_mean)
+    adjusted, _ = adjusted_losses(record.losses, record.controls, control_mean, paired=_paired(record, control_mean))
     return mean_interval(adjusted, confidence=confidence)
 
 
@@ -173,7 +188,7 @@ def _report(
     control_mean: float | None, confidence: float, stopped_by: str, seed: int, reference: Reference, reason: str,
     elapsed_s: float, cpu_s: float,
 ) -> TrialReport:
-    adjusted, factor = adjusted_losses(record.losses, record.controls, control_mean)
+    adjusted, factor = adjusted_losses(record.losses, record.controls, control_mean, paired=_paired(record, control_mean))
     interval = mean_interval(adjusted, confidence=confidence)
     accuracy, accuracy_ci = _accuracy(record, samples, confidence)
     powers = record.powers[:N_POWER_TRIALS]

@@ -46,7 +46,7 @@ class ReduceSum(LinearOperator):
 
     def transpose(self, delta: Array, in_shapes: tuple[Shape, ...]) -> tuple[Array | None, ...]:
         (shape,) = in_shapes
-        return (np.broadcast_to(_expanded(delta, shape, self.axes), (*shape, delta.shape[-1])),)
+        return (np.broadcast_to(_expanded(delta, shape, self.axes), (*shape, delta.shape[-1])).copy(),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +65,7 @@ class ReduceMean(LinearOperator):
     def transpose(self, delta: Array, in_shapes: tuple[Shape, ...]) -> tuple[Array | None, ...]:
         (shape,) = in_shapes
         n = int(np.prod([shape[i] for i in self.axes]))
-        return (np.broadcast_to(_expanded(delta, shape, self.axes) / n, (*shape, delta.shape[-1])),)
+        return (np.broadcast_to(_expanded(delta, shape, self.axes) / n, (*shape, delta.shape[-1])).copy(),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
