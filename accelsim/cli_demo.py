@@ -85,7 +85,7 @@ def _answers(seed: int, size: Size, threads: int | None) -> _Answers:
             verify=held_out,
             seed=seed,
             power_budget_w=BUDGET_SHARE * predicted.read_power_w,
-            mc_rel_error=size.rel_error,
+            mc_rel_error=2.0 * size.rel_error,
             mc_max_trials=size.max_trials,
             progress=progress,
             **limits,

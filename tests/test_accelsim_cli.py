@@ -95,8 +95,8 @@ def test_predict_answers_as_a_table_and_as_json(cli: Cli, images: Path) -> None:
     assert "relative MSE" in out
     assert "note: calibrated on the first 24 inputs" in err
     record = _json(cli("predict", "fashion_cnn", "--inputs", images, "--seed", "5", "--json")[1])
-    wanted = "mse mse_rel bias2 variance by_layer by_cause method rel_error_estimate mse_se mse_chip_sd valid reason read_power_w power_by_component"
-    wanted += " accuracy_clean accuracy_quantized accuracy_predicted n_inputs elapsed_s"
+    wanted = "mse mse_rel bias2 variance by_layer by_cause method rel_error_estimate mse_se mse_chip_sd valid reason read_power_w"
+    wanted += " power_by_component accuracy_clean accuracy_quantized accuracy_predicted n_inputs elapsed_s"
     assert set(record) >= HEAD | set(wanted.split())
     assert record["seed"] == 5
     assert sum(record["by_layer"].values()) == pytest.approx(record["mse"])
@@ -220,7 +220,9 @@ def _external(path: Path, location: str) -> Path:
 
 
 def _if(path: Path) -> Path:
-    branch = helper.make_graph([helper.make_node("Relu", ["r"], ["b"])], "b", [], [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)])
+    branch = helper.make_graph(
+        [helper.make_node("Relu", ["r"], ["b"])], "b", [], [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)]
+    )
     nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)]
     return _net(path, nodes, {"c": np.array(True)})
 
@@ -239,7 +241,10 @@ NETWORKS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "NaN weights": (lambda path: _gemm(path, np.full((3, 4), np.nan)), "NaN"),
     "unsupported operator": (lambda path: _net(path, [helper.make_node("Det", ["x"], ["y"])], {}), "Det"),
     "If": (_if, "If"),
-    "custom domain": (lambda path: _net(path, [helper.make_node("Mine", ["x"], ["y"], domain="my.own")], {}, domains=("", "my.own")), "my.own"),
+    "custom domain": (
+        lambda path: _net(path, [helper.make_node("Mine", ["x"], ["y"], domain="my.own")], {}, domains=("", "my.own")),
+        "my.own",
+    ),
     "a constant of 4e11 elements": (_huge_constant, "ConstantOfShape"),
 }
 
@@ -416,7 +421,13 @@ def test_a_warning_is_one_line_without_its_source(capsys: pytest.CaptureFixture[
 
 def _process(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "accelsim", *arguments], capture_output=True, text=True, cwd=ROOT, check=False, timeout=300, env={**os.environ, **more}
+        [sys.executable, "-m", "accelsim", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        timeout=300,
+        env={**os.environ, **more},
     )
 
 
@@ -430,7 +441,9 @@ def test_the_module_starts_and_ends_with_the_code(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("head") is None, reason="needs head")
 def test_a_reader_that_leaves_early_is_no_error() -> None:
-    ended = subprocess.run(f"'{sys.executable}' -m accelsim spec memse | head -n 1", shell=True, capture_output=True, text=True, cwd=ROOT, check=False)
+    ended = subprocess.run(
+        f"'{sys.executable}' -m accelsim spec memse | head -n 1", shell=True, capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert (ended.returncode, ended.stderr) == (0, "")
 
 

@@ -81,5 +81,5 @@ def test_a_sibling_of_another_version_is_refused() -> None:
 
 def test_a_missing_sibling_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_siblings, "SIBLINGS", ("no_such_package_of_ours",))
-    with pytest.raises(ImportError, match="'no_such_package_of_ours', which comes with accelsim .* is missing"):
+    with pytest.raises(ImportError, match=r"'no_such_package_of_ours', which comes with accelsim .* is missing"):
         _siblings.check_siblings("0.1.0")

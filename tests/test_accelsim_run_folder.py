@@ -38,7 +38,9 @@ def test_values_that_are_not_finite_or_absent_come_back(tmp_path: Path) -> None:
     assert np.isnan(error.mse_rel)
     assert error.by_output is None
     assert error.accuracy_clean is None
-    infeasible = design_report(feasible=False, design=None, mse=None, read_power_w=None, baseline=None, mc=None, floor=1e-3, gap=3e-4, levers=("l",))
+    infeasible = design_report(
+        feasible=False, design=None, mse=None, read_power_w=None, baseline=None, mc=None, floor=1e-3, gap=3e-4, levers=("l",)
+    )
     design = load_report(infeasible.save(tmp_path / "d"))
     assert isinstance(design, DesignReport)
     assert design.design is None
@@ -170,7 +172,7 @@ def test_a_forged_record_is_refused_field_by_field(tmp_path: Path, change: dict,
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{" * 100_000, b'{"a":' * 100_000, b'{"kind": NaN}', b"\xff\xfe"])
 def test_what_is_not_json_of_ours_is_refused(tmp_path: Path, content: bytes) -> None:
     folder = trial_report().save(tmp_path / "run")
-    with pytest.raises(RunFolderError, match="record.json"):
+    with pytest.raises(RunFolderError, match=r"record\.json"):
         load_report(_forged(folder, "record.json", content))
 
 
@@ -178,7 +180,7 @@ def test_pickled_or_damaged_arrays_are_refused(tmp_path: Path) -> None:
     folder = trial_report().save(tmp_path / "run")
     np.savez(tmp_path / "objects.npz", losses=np.array([{}], dtype=object))
     for content in ((tmp_path / "objects.npz").read_bytes(), b"PK\x03\x04", b"no zip"):
-        with pytest.raises(RunFolderError, match="arrays.npz is damaged"):
+        with pytest.raises(RunFolderError, match=r"arrays\.npz is damaged"):
             load_report(_forged(folder, "arrays.npz", content))
 
 

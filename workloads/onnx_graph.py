@@ -92,7 +92,14 @@ class Call:
         bad = int(few.size - np.count_nonzero(np.isfinite(few)))
         if bad:
             raise self.malformed(f"{what} has {bad} weights that are NaN or infinite; the training diverged, or the file is damaged")
-        return value if value.dtype == np.float32 else value.astype(np.float32)
+        return value if value.dtype == np.float32 else self._float32(value, what=what)
+
+    def _float32(self, value: NDArray, *, what: str) -> NDArray:
+        with np.errstate(over="ignore"):
+            small = np.asarray(value, dtype=np.float32)
+        if not np.all(np.isfinite(small)):
+            raise self.malformed(f"{what} has numbers up to {np.abs(value).max():g}, beyond float32")
+        return small
 
     def ints(self, i: int, attribute: str) -> list[int | BatchSize] | None:
         """Return integers that older opsets give as an attribute and newer ones as input i; a batch entry stays a symbol."""

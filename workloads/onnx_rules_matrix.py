@@ -168,16 +168,16 @@ def read_gemm(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
     stored = call.numbers(1)
     if stored.ndim != 2:
         raise call.malformed(f"weights of shape {stored.shape}; need two axes")
-    weights = _scaled(stored if call.attribute("transB", 0) else stored.T, call.attribute("alpha", 1.0))
+    weights = _scaled(call, stored if call.attribute("transB", 0) else stored.T, call.attribute("alpha", 1.0))
     bias = None
     if call.has(2):
         shift = call.sample_constant(call.numbers(2), 2)
-        bias = _scaled(np.broadcast_to(shift, (weights.shape[0],)).copy(), call.attribute("beta", 1.0))
+        bias = _scaled(call, np.broadcast_to(shift, (weights.shape[0],)).copy(), call.attribute("beta", 1.0))
     return (add_linear(build, call, weights, bias, x),)
 
 
-def _scaled(values: NDArray, factor: float) -> NDArray:
-    return values if factor == 1.0 else (values * np.float64(factor)).astype(np.float32)
+def _scaled(call: Call, values: NDArray, factor: float) -> NDArray:
+    return values if factor == 1.0 else call.finite(values * np.float64(factor), what=f"a factor of {factor:g}")
 
 
 def read_matmul(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
@@ -217,8 +217,10 @@ def read_batch_norm(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
     gamma, beta, mean, variance = (call.numbers(i).astype(np.float64) for i in range(1, 5))
     if not gamma.shape == beta.shape == mean.shape == variance.shape == x.shape[:1]:
         raise call.malformed(f"statistics of shapes {gamma.shape}, {beta.shape}, {mean.shape}, {variance.shape} for {x.shape[0]} channels")
-    scale = gamma / np.sqrt(variance + call.attribute("epsilon", 1e-5))
-    call.finite(scale, what="the scale")
+    spread = variance + call.attribute("epsilon", 1e-5)
+    if not np.all(spread > 0):
+        raise call.malformed(f"has the variance {variance.min():g}; need variance + epsilon above 0")
+    scale = call.finite(gamma / np.sqrt(spread), what="the scale").astype(np.float64)
     return (add_channel_affine(build, call, x, scale, beta - mean * scale),)
 
 

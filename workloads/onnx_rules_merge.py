@@ -139,7 +139,7 @@ def read_div(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
     divisor = call.sample_constant(call.numbers(1), x.rank).astype(np.float64)
     if not np.all(divisor):
         raise call.malformed("divides by zero")
-    return (scaled_and_shifted(build, call, x, scale=np.asarray(1 / divisor, dtype=np.float32)),)
+    return (scaled_and_shifted(build, call, x, scale=call.finite(1 / divisor, what="the inverse of the divisor")),)
 
 
 def read_neg(build: GraphBuilder, call: Call) -> tuple[Value, ...]:

@@ -14,7 +14,7 @@ from workloads.operators.base import Shape
 from workloads.operators.reshape import Gather, Pad, Reshape, Slice, Transpose
 from workloads.operators.resize import Resize
 
-MAX_TAPS = 2**26
+MAX_TAPS = 2**22
 """Entries of an interpolation matrix; no resize of an image needs as many."""
 
 

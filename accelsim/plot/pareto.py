@@ -37,7 +37,8 @@ def plot_pareto(
         raise SpecError(f"need as many powers as errors, got shapes {power.shape} and {error.shape}")
     ax = axes_for(ax)
     shown = positive(power) & positive(error)
-    symbol, unit = _scale(power[shown])
+    marks = [point for point in (chosen, baseline, (budget_w or 0.0, mse_budget or 0.0)) if point is not None]
+    symbol, unit = _scale(np.concatenate([power[shown], [mark[0] for mark in marks]]))
     ax.plot(power[shown] / unit, error[shown], color=BLUE, linewidth=2.0, label="best designs", zorder=2)
     if baseline is not None:
         ax.plot(baseline[0] / unit, baseline[1], "s", color=ORANGE, markersize=9, label="best common scale", zorder=3)
@@ -47,20 +48,20 @@ def plot_pareto(
         ax.axvline(budget_w / unit, color=GREY, linestyle="--", linewidth=1.2, label="power budget")
     if mse_budget is not None:
         ax.axhline(mse_budget, color=GREY, linestyle="--", linewidth=1.2, label="error budget")
-    marks = [point for point in (chosen, baseline, (budget_w or 0.0, mse_budget or 0.0)) if point is not None]
     ax.set_xscale(scale_for(power[shown], tuple(mark[0] for mark in marks)))
     ax.set_yscale(scale_for(error[shown], tuple(mark[1] for mark in marks)))
     ax.set_xlabel(f"read power ({symbol})")
     ax.set_ylabel("MSE (output units squared)")
     light_frame(ax)
-    ax.legend(frameon=False, fontsize=9, loc="upper right")
+    ax.legend(frameon=False, fontsize=9, loc="best")
     title(ax, heading or _heading(chosen, baseline), note=note)
     return ax
 
 
 def _scale(power_w: np.ndarray) -> tuple[str, float]:
-    middle = float(np.median(power_w)) if len(power_w) else 1.0
-    fitting = [entry for entry in _SCALES if entry[1] <= middle]
+    """Return the unit in which the largest power has one to three digits before the point."""
+    largest = float(np.max(power_w, initial=0.0))
+    fitting = [entry for entry in _SCALES if entry[1] <= largest]
     return fitting[-1] if fitting else _SCALES[0]
 
 
@@ -75,6 +76,12 @@ def _heading(chosen: Point | None, baseline: Point | None) -> str:
     return f"{text}, {100 * (1 - chosen[0] / baseline[0]):.0f} % less power than the best common scale"
 
 
+def _budget(report: "DesignReport") -> str:
+    if report.power_budget_w is not None:
+        return f"read power at most {format_quantity(report.power_budget_w, 'watt', n_digits=4)}"
+    return f"MSE at most {report.mse_budget:.4g}"
+
+
 def plot_design_report(report: "DesignReport", ax: "Axes | None" = None) -> "Axes":
     """Draw the trade-off of an optimum: its curve, the design, the best common scale and the budget."""
     base = report.baseline
@@ -87,6 +94,6 @@ def plot_design_report(report: "DesignReport", ax: "Axes | None" = None) -> "Axe
         budget_w=report.power_budget_w,
         mse_budget=report.mse_budget,
         heading="" if report.feasible else "No design meets the budget",
-        note=f"{report.provenance.network}, scales per {report.per}, {report.budget}",
+        note=f"{report.provenance.network}, scales per {report.per}, {_budget(report)}",
         ax=ax,
     )

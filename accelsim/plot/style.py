@@ -25,7 +25,7 @@ def axes_for(ax: "Axes | None", *, width: float = 7.0, height: float = 4.2) -> "
 def title(ax: "Axes", text: str, *, note: str = "") -> None:
     """Write what the picture says, flush left, with a smaller line below it."""
     size = 11 if len(text) <= 50 else 9
-    ax.set_title(f"{plain(text)}\n" if note else plain(text), loc="left", fontsize=size, fontweight="bold")
+    ax.set_title(plain(text), loc="left", fontsize=size, fontweight="bold", pad=21 if note else 6)
     if note:
         ax.annotate(
             plain(note),

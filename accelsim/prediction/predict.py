@@ -144,12 +144,12 @@ def meaning_of(plan: Plan) -> tuple[str, ...]:
     lines = []
     if law is not None:
         of = "g_max" if law.scales_with() == "nothing" else "each cell's own conductance"
-        size = f" = {format_quantity(law.error_rel * g_max, 'siemens')}" if law.scales_with() == "nothing" else ""  # type: ignore[attr-defined]
+        size = f" = {format_quantity(law.error_rel * g_max, 'siemens', n_digits=4)}" if law.scales_with() == "nothing" else ""  # type: ignore[attr-defined]
         clipped = ", not below zero" if getattr(law, "clip", False) else ", unclipped"
-        lines.append(f"programming error {law.error_rel:g} of {of} ({format_quantity(g_max, 'siemens')}){size} a cell{clipped}")  # type: ignore[attr-defined]
+        lines.append(f"programming error {law.error_rel:g} of {of} ({format_quantity(g_max, 'siemens', n_digits=4)}){size} a cell{clipped}")  # type: ignore[attr-defined]
     levels = site.mapping.levels
     used = float(site.g_used_siemens.max())
-    lines.append(f"largest weight of {site.layer!r} at {format_quantity(used, 'siemens')}" + (", analog" if levels is None else f", {levels} levels"))
+    lines.append(f"largest weight of {site.layer!r} at {format_quantity(used, 'siemens', n_digits=4)}" + (", analog" if levels is None else f", {levels} levels"))
     return tuple(lines)
 
 

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
 
 from accelsim.response.linear import Response
-from accelsim.response.target import reference_outputs
 from accelsim.sampling.trials import TrialRunner
-from workloads.samples import Samples
 
 if TYPE_CHECKING:
     from accelsim.prediction.methods import Question
 
-N_IMAGES = 32
+MAX_BYTES = 2 * 2**30
+"""Activations the check may keep; beyond that it looks at evenly spread images only."""
 MIN_PAIRS, MAX_PAIRS = 8, 40
 SHARP = 0.2
 """Share of the tolerance that the standard error should come down to."""
@@ -40,17 +41,25 @@ class SelfCheck:
 
     @property
     def linear_error(self) -> float:
-        """Relative error of first order, one standard error included."""
+        """Relative error of first order, the half-width of its 95 % interval included."""
         return self.error_of(1.0, 1.0)
 
     def error_of(self, mse: float, linear_mse: float) -> float:
-        """Return the relative error of a predicted `mse`, first order having said `linear_mse`; one standard error included."""
+        """Return the relative error of a predicted `mse`, first order having said `linear_mse`.
+
+        The distance from the pairs' estimate and the half-width of that estimate's 95 % interval (Student, few pairs).
+        """
         if linear_mse <= 0.0:
             return 0.0 if mse <= 0.0 else np.inf
         truth = linear_mse * (1.0 + self.excess)
         if truth <= 0.0:
             return np.inf
-        return abs(mse / truth - 1.0) + self.excess_se * linear_mse / truth
+        return abs(mse / truth - 1.0) + self.half_width * linear_mse / truth
+
+    @property
+    def half_width(self) -> float:
+        """Half-width of the excess's 95 % interval."""
+        return float(stats.t.ppf(0.975, self.n_pairs - 1)) * self.excess_se if self.n_pairs > 1 else 0.0
 
     def closure_may_do(self, tol_rel: float) -> bool:
         """Whether a Gaussian closure is worth trying: the excess is moderate, and known well enough to judge it by."""
@@ -67,13 +76,19 @@ class SelfCheck:
 
 
 def check_linear(question: "Question", response: Response) -> SelfCheck:
-    """Return the self check on up to 32 of the samples, evenly spread."""
-    samples = _thinned(question.samples)
-    wanted = reference_outputs(question.plan, question.graph, samples, question.reference)
-    runner = TrialRunner(question.plan, question.graph, samples, reference=wanted, seed=question.seed, control=True)
-    mean = _control_mean(question, response)
+    """Return the self check on all samples, or on as many as fit in memory.
+
+    Images differ: the error of first order on a few of them says little about the others.
+    """
+    chosen = _chosen(question)
+    samples = question.samples[chosen]
+    bias2 = np.mean((response.mean_output - question.wanted)[chosen] ** 2)
+    mean = float(bias2 + response.variance_by_image[chosen].mean())
     if mean <= 0.0:
         return SelfCheck(excess=0.0, excess_se=0.0, n_pairs=0)
+    runner = TrialRunner(
+        question.plan, question.graph, samples, reference=question.wanted[chosen], seed=question.seed, control=True,
+    )
     differences: list[float] = []
     while len(differences) < MAX_PAIRS:
         both = [runner.run(FIRST_TRIAL + len(differences), sign=sign) for sign in (1.0, -1.0)]
@@ -94,13 +109,7 @@ def _settled(differences: list[float], tol_rel: float) -> bool:
     return error <= SHARP * tol_rel or abs(float(np.mean(differences))) - 3.0 * error > 4.0 * tol_rel
 
 
-def _thinned(samples: Samples) -> Samples:
-    return samples if len(samples) <= N_IMAGES else samples[np.linspace(0, len(samples) - 1, N_IMAGES).astype(int)]
-
-
-def _control_mean(question: "Question", response: Response) -> float:
-    """Return E C on the thinned images: squared bias and first-order variance by image."""
+def _chosen(question: "Question") -> NDArray[np.intp]:
     n = len(question.samples)
-    chosen = np.arange(n) if n <= N_IMAGES else np.linspace(0, n - 1, N_IMAGES).astype(int)
-    bias2 = np.mean((response.mean_output - question.wanted)[chosen] ** 2)
-    return float(bias2 + response.variance_by_image[chosen].mean())
+    affordable = max(1, MAX_BYTES // (4 * question.plan.activation_elements()))
+    return np.arange(n) if n <= affordable else np.linspace(0, n - 1, affordable).astype(np.intp)

@@ -90,7 +90,7 @@ class DesignReport(Report):
     def budget(self) -> str:
         """The budget in words."""
         if self.power_budget_w is not None:
-            return f"read power at most {format_quantity(self.power_budget_w, 'watt')}"
+            return f"read power at most {format_quantity(self.power_budget_w, 'watt', n_digits=4)}"
         return f"MSE at most {self.mse_budget:.4g}"
 
     def numbers(self) -> dict[str, Any]:
@@ -123,15 +123,15 @@ class DesignReport(Report):
 
     def _infeasible_rows(self) -> list[tuple[str, str]]:
         watts = self.power_budget_w is not None
-        shown = [format_quantity(v or 0.0, "watt") if watts else f"{v:.4g}" for v in (self.floor, self.gap)]
+        shown = [format_quantity(v or 0.0, "watt", n_digits=4) if watts else f"{v:.4g}" for v in (self.floor, self.gap)]
         return [("answer", f"INFEASIBLE: the floor is {shown[0]}, {shown[1]} above the budget"), *(("lever", text) for text in self.levers)]
 
     def _feasible_rows(self) -> list[tuple[str, str]]:
         rows = [
             ("MSE", f"{self.mse:.4g} on the samples optimized on"
                     + ("" if self.mse_verify is None else f"; {self.mse_verify:.4g} predicted on those held out")),
-            ("read power", f"{format_quantity(self.read_power_w or 0.0, 'watt')}, of which the scales control "
-                           f"{format_quantity(self.controllable_power_w or 0.0, 'watt')}"),
+            ("read power", f"{format_quantity(self.read_power_w or 0.0, 'watt', n_digits=4)}, of which the scales control "
+                           f"{format_quantity(self.controllable_power_w or 0.0, 'watt', n_digits=4)}"),
             ("multiplier", f"{self.multiplier:.4g} " + ("MSE per watt" if self.power_budget_w is not None else "watts per unit of MSE")),
             ("certificate", f"within {self.duality_gap:.1e} of a proven bound of the model; {self.n_at_upper_bound} scales at their largest, "
                             f"{self.n_at_lower_bound} at their smallest; {self.n_refresh} refreshes"),
@@ -140,14 +140,14 @@ class DesignReport(Report):
             rows.append(("best common scale", self._baseline_text(self.baseline)))
         if self.mc is not None:
             rows.append(("Monte-Carlo", f"MSE {self.mc.mse:.4g} ({self.mc.ci_low:.4g} to {self.mc.ci_high:.4g}), "
-                                        f"read power {format_quantity(self.mc.read_power_w, 'watt')}, on {self.mc.n_inputs} held-out images"))
+                                        f"read power {format_quantity(self.mc.read_power_w, 'watt', n_digits=4)}, on {self.mc.n_inputs} held-out images"))
         if self.yield_sampled_p is not None:
             rows.append(("yield", f"{percent(self.yield_sampled_p, 1)} of the sampled chips meet the budget"))
         return rows + self._design_rows()
 
     def _baseline_text(self, baseline: Baseline) -> str:
         at_budget = "does not meet the budget" if baseline.mse is None else (
-            f"{format_quantity(baseline.g_used_siemens or 0.0, 'siemens')}: MSE {baseline.mse:.4g} at {format_quantity(baseline.read_power_w or 0.0, 'watt')}"
+            f"{format_quantity(baseline.g_used_siemens or 0.0, 'siemens', n_digits=4)}: MSE {baseline.mse:.4g} at {format_quantity(baseline.read_power_w or 0.0, 'watt', n_digits=4)}"
         )
         return f"{at_budget}; at equal MSE the design saves {percent(self.saving_total_rel, 1)} of the total, " \
                f"{percent(self.saving_controllable_rel, 1)} of the controllable power"

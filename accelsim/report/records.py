@@ -91,7 +91,7 @@ class ErrorReport(Report):
             ("own error estimate", f"{percent(self.rel_error_estimate)}, tolerance {percent(self.tol_rel, 0)}: {verdict}"),
             ("method", f"{self.method}: {self.reason}"),
             ("spread over chips", f"{chip} (standard deviation of the MSE from chip to chip)"),
-            ("read power", f"{format_quantity(self.read_power_w, 'watt')}" + _components(self.power_by_component)),
+            ("read power", f"{format_quantity(self.read_power_w, 'watt', n_digits=4)}" + _components(self.power_by_component)),
             ("accuracy", f"clean {percent(self.accuracy_clean)}, quantized {percent(self.accuracy_quantized)}, "
                          f"predicted {percent(self.accuracy_predicted)}" if self.accuracy_clean is not None else "- (samples have no labels)"),
             *((f"  by cause: {name}", f"{value:.4g}  ({percent(_share(value, self.mse), 1)})") for name, value in self.by_cause.items()),
@@ -192,7 +192,7 @@ class TrialReport(Report):
             ("relative MSE", f"{self.mse_rel:.4g} of the variance of the clean outputs"),
             ("trials", f"{self.n_trials}, ended by {self.stopped_by}; control variate: {self.control_variate}, worth a factor {self.variance_factor:.3g}"),
             ("spread over chips", f"sd {self.mse_chip_sd:.3g}; 5 % to 95 % of chips {q['0.05']:.3g} to {q['0.95']:.3g}"),
-            ("read power", format_quantity(self.read_power_w, "watt")),
+            ("read power", format_quantity(self.read_power_w, "watt", n_digits=4)),
             ("accuracy", "- (samples have no labels)" if self.accuracy is None
              else f"{percent(self.accuracy)}, interval over images {percent(low)} to {percent(high)}"),
             ("inputs, time", f"{self.n_inputs} images, {self.elapsed_s:.1f} s, {self.cpu_s:.1f} CPU s"),
@@ -261,7 +261,7 @@ def _check_same_question(one: Provenance, other: Provenance) -> None:
 
 
 def _components(parts: dict[str, float]) -> str:
-    shown = ", ".join(f"{name} {format_quantity(value, 'watt')}" for name, value in parts.items() if value > 0.0)
+    shown = ", ".join(f"{name} {format_quantity(value, 'watt', n_digits=4)}" for name, value in parts.items() if value > 0.0)
     return f" ({shown})" if shown else ""
 
 
