@@ -9,7 +9,7 @@ from accelsim.placement import Plan
 from accelsim.prediction.covariance import covariance_fits, full_covariance
 from accelsim.response.linear import Response
 from accelsim.sampling.monte_carlo import monte_carlo
-from accelsim.prediction.selfcheck import SelfCheck, check_linear
+from accelsim.prediction.selfcheck import FEW_PAIRS, SelfCheck, check_linear
 from accelsim.prediction.sketched import sketch
 from accelsim.response.target import Reference
 from devices.base.errors import UnsupportedMethodError
@@ -57,7 +57,7 @@ class Verdict:
 
 def adjoint(question: Question, response: Response, check: SelfCheck | None = None) -> Verdict:
     """First order, with its error estimated from a few noisy programmings."""
-    check = check or check_linear(question, response)
+    check = check or check_linear(question, response, max_pairs=FEW_PAIRS)
     bias2 = np.mean((response.mean_output - question.wanted) ** 2, axis=0)
     by_output = None if response.n_probes else bias2 + sum(
         p.programming_by_output + p.read_by_output for p in response.layers.values())
@@ -129,7 +129,7 @@ def choose(method: str, question: Question, response: Response) -> Verdict:
         return METHODS[method](question, response)
     check = check_linear(question, response)
     first = adjoint(question, response, check)
-    if first.rel_error_estimate <= 0.5 * question.tol_rel:
+    if first.rel_error_estimate <= question.tol_rel:
         return first
     tried = [first]
     if check.closure_may_do(question.tol_rel):

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2 * 2**30
 """Activations the check may keep; beyond that it looks at evenly spread images only."""
-MIN_PAIRS, MAX_PAIRS = 8, 40
-SHARP = 0.2
-"""Share of the tolerance that the standard error should come down to."""
+MIN_PAIRS, FEW_PAIRS, MAX_PAIRS = 4, 12, 40
+ENOUGH = 0.8
+"""Share of the tolerance at which first order's error, interval included, is good enough to stop."""
 CLOSURE_LIMIT = 0.8
 """Excess beyond which a Gaussian closure is not worth trying."""
 
@@ -75,7 +75,7 @@ class SelfCheck:
         return {"excess": self.excess, "excess_se": self.excess_se, "n_pairs": float(self.n_pairs)}
 
 
-def check_linear(question: "Question", response: Response) -> SelfCheck:
+def check_linear(question: "Question", response: Response, *, max_pairs: int = MAX_PAIRS) -> SelfCheck:
     """Return the self check on all samples, or on as many as fit in memory.
 
     Images differ: the error of first order on a few of them says little about the others.
@@ -90,23 +90,28 @@ def check_linear(question: "Question", response: Response) -> SelfCheck:
         question.plan, question.graph, samples, reference=question.wanted[chosen], seed=question.seed, control=True,
     )
     differences: list[float] = []
-    while len(differences) < MAX_PAIRS:
-        both = [runner.run(FIRST_TRIAL + len(differences), sign=sign) for sign in (1.0, -1.0)]
+    check = SelfCheck(excess=0.0, excess_se=np.inf, n_pairs=0)
+    while check.n_pairs < max_pairs and not _settled(check, question.tol_rel):
+        both = runner.run_mirrored(FIRST_TRIAL + check.n_pairs)
         differences.append(sum(o.loss - o.control for o in both) / (2.0 * mean))
-        if len(differences) >= MIN_PAIRS and _settled(differences, question.tol_rel):
-            break
-    return SelfCheck(
-        excess=float(np.mean(differences)), excess_se=float(np.std(differences, ddof=1) / np.sqrt(len(differences))), n_pairs=len(differences),
-    )
+        if len(differences) > 1:
+            error = float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
+            check = SelfCheck(excess=float(np.mean(differences)), excess_se=error, n_pairs=len(differences))
+        else:
+            check = SelfCheck(excess=differences[0], excess_se=np.inf, n_pairs=1)
+    return check
 
 
 FIRST_TRIAL = 1 << 31
 """The check's trials are numbered from here on, so that they are not those of a Monte-Carlo run with the same seed."""
 
 
-def _settled(differences: list[float], tol_rel: float) -> bool:
-    error = float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
-    return error <= SHARP * tol_rel or abs(float(np.mean(differences))) - 3.0 * error > 4.0 * tol_rel
+def _settled(check: SelfCheck, tol_rel: float) -> bool:
+    """Whether more pairs would change nothing: first order is good enough, or the excess is known sharply or hopeless."""
+    if check.n_pairs < MIN_PAIRS:
+        return False
+    sharp = check.n_pairs >= 2 * MIN_PAIRS and check.half_width <= 0.4 * tol_rel
+    return check.linear_error <= ENOUGH * tol_rel or sharp or abs(check.excess) - check.half_width > 4.0 * tol_rel
 
 
 def _chosen(question: "Question") -> NDArray[np.intp]:

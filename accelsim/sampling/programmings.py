@@ -30,6 +30,11 @@ class Programmer:
         self.mean = mean_weights(plan)
         self.cells = {(layer.node, site.part): _Cells(site) for layer in plan.layers for site in _sites(layer)}
 
+    @property
+    def mirrors_exactly(self) -> bool:
+        """Whether negated normals negate every error: no cell clips."""
+        return not any(getattr(law, "clip", True) for cells in self.cells.values() for law in cells.site.chain.laws)
+
     def draw(self, trial: int, *, sign: float = 1.0) -> Draw:
         """Return trial number `trial`; with `sign=-1` its mirror image, from the same normals negated."""
         weights: dict[NodeIndex, Array] = {}

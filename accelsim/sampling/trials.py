@@ -53,9 +53,20 @@ class TrialRunner:
 
     def run(self, trial: int, *, sign: float = 1.0) -> Outcome:
         """Return the outcome of trial number `trial`, or of its mirror image (`sign=-1`): a pure function of both."""
+        return self._outcome(trial, sign, [])
+
+    def run_mirrored(self, trial: int) -> tuple[Outcome, Outcome]:
+        """Return a trial and its mirror image; where the mirror image's errors are exactly negated, so is its linear response."""
+        pushed: list[Array] = []
+        first = self._outcome(trial, 1.0, pushed)
+        mirrored = [-p for p in pushed] if self.programmer.mirrors_exactly else []
+        return first, self._outcome(trial, -1.0, mirrored)
+
+    def _outcome(self, trial: int, sign: float, pushed: list[Array]) -> Outcome:
+        """Run one trial; `pushed` holds the linear responses of the chunks, and is filled where it is empty."""
         draw = self.programmer.draw(trial, sign=sign)
-        errors = {n: w - self.programmer.mean.weights[n] for n, w in draw.view.weights.items()} if self.points else {}
-        bias_errors = {n: b - self.programmer.mean.biases[n] for n, b in draw.view.biases.items()} if self.points else {}
+        if self.points and not pushed:
+            pushed.extend(self._pushed(draw))
         loss = control = power = 0.0
         correct: list[Array] = []
         start = 0
@@ -65,8 +76,7 @@ class TrialRunner:
             wanted = self.reference[start : start + len(output)]
             loss += float(np.sum((output - wanted) ** 2))
             if self.points:
-                linear = self.mean_outputs[number] + _flat(push(self.points[number], errors, bias_errors))
-                control += float(np.sum((linear - wanted) ** 2))
+                control += float(np.sum((self.mean_outputs[number] + pushed[number] - wanted) ** 2))
             if self.labels is not None:
                 correct.append(output.argmax(axis=1) == self.labels[start : start + len(output)])
             power += meter.sum_w if meter is not None else 0.0
@@ -77,6 +87,13 @@ class TrialRunner:
             correct=np.concatenate(correct) if correct else None,
             power_w=power / start if trial < N_POWER_TRIALS else np.nan,
         )
+
+    def _pushed(self, draw: Draw) -> list[Array]:
+        """Return the linear response to a programming, `(images, n_out)` for each chunk."""
+        mean = self.programmer.mean
+        errors = {n: w - mean.weights[n] for n, w in draw.view.weights.items()}
+        bias_errors = {n: b - mean.biases[n] for n, b in draw.view.biases.items()}
+        return [_flat(push(point, errors, bias_errors)) for point in self.points]
 
     def _apply(self, draw: Draw, trial: int, number: int, meter: "_Meter | None") -> Callable[[NodeIndex, tuple[Array, ...]], Array]:
         view = draw.view

@@ -111,11 +111,11 @@ class Conv(MatrixOperator):
         return self._narrow(self.geometry.out_shape)
 
     def multiply(self, weights: Array, x: Array) -> Array:
-        y = conv(self._wide(x, self.geometry.in_shape), weights, self.geometry)
+        y = conv(self._wide(x, self.geometry.in_shape), weights.astype(x.dtype, copy=False), self.geometry)
         return y.reshape(*self._narrow(self.geometry.out_shape), x.shape[-1])
 
     def multiply_transposed(self, weights: Array, delta: Array) -> Array:
-        x = conv_transposed(self._wide(delta, self.geometry.out_shape), weights, self.geometry)
+        x = conv_transposed(self._wide(delta, self.geometry.out_shape), weights.astype(delta.dtype, copy=False), self.geometry)
         return x.reshape(*self._narrow(self.geometry.in_shape), delta.shape[-1])
 
     def gradient_moments(
@@ -169,12 +169,12 @@ class ConvTranspose(MatrixOperator):
 
     def multiply(self, weights: Array, x: Array) -> Array:
         wide = x.reshape(*self.geometry.out_shape, x.shape[-1])
-        y = conv_transposed(wide, self._swap(weights), self.geometry)
+        y = conv_transposed(wide, self._swap(weights).astype(x.dtype, copy=False), self.geometry)
         return y.reshape(*self._narrow(self.geometry.in_shape), x.shape[-1])
 
     def multiply_transposed(self, weights: Array, delta: Array) -> Array:
         wide = delta.reshape(*self.geometry.in_shape, delta.shape[-1])
-        x = conv(wide, self._swap(weights), self.geometry)
+        x = conv(wide, self._swap(weights).astype(delta.dtype, copy=False), self.geometry)
         return x.reshape(*self._narrow(self.geometry.out_shape), delta.shape[-1])
 
     def gradient_moments(
