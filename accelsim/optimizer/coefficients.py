@@ -100,6 +100,8 @@ def coefficients(plan: Plan, graph: Network, samples: Samples, *, reference: Arr
     response = respond(plan, graph, samples, seed=seed)
     groups = groups_of(plan, per)
     moving, constant = _variances(plan, response)
+    if per == "column":
+        moving = {name: np.maximum(values, SLEEPING * values.mean()) for name, values in moving.items()}
     scales = {layer.name: layer.site.scale_siemens for layer in plan.layers}
     present = groups.largest(scales)
     w_max = groups.largest({layer.name: layer.site.w_max for layer in plan.layers})
@@ -121,6 +123,10 @@ def coefficients(plan: Plan, graph: Network, samples: Samples, *, reference: Arr
         response=response, power_w=power_w, power_sd_w=power_sd,
     )
 
+
+SLEEPING = 0.03
+"""Least sensitivity of a column, as a share of its layer's mean: to first order a column whose ReLU no sample opens costs
+nothing, but one given almost no conductance is so noisy that it wakes up."""
 
 MIN_SPAN = 1e-3
 """The smallest range a design may give to the largest weight, as a share of the technology's."""

@@ -17,7 +17,7 @@ from accelsim.prediction.predict import predict
 from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.report.design_report import Baseline, DesignReport
 from accelsim.report.provenance import provenance_of
-from accelsim.report.records import TrialReport
+from accelsim.report.records import ErrorReport, TrialReport
 from accelsim.sampling.monte_carlo import Progress, monte_carlo
 from devices.base.errors import SamplesError, SpecError
 from workloads.network import Network
@@ -80,7 +80,7 @@ def optimize(
             output=output, reference=reference, progress=progress,
         )
     held_out = predict(placed, verify, seed=seed, output=output, reference=reference, method="auto")
-    return search.report(found, terms, placed, mc=mc, mse_verify=held_out.mse, n_refresh=n_refresh, elapsed_s=time.perf_counter() - started)
+    return search.report(found, terms, placed, mc=mc, held_out=held_out, n_refresh=n_refresh, elapsed_s=time.perf_counter() - started)
 
 
 def _check(question: _Question) -> None:
@@ -217,17 +217,17 @@ class _Search:
         )
 
     def report(
-        self, found: "Solution | CommonSolution", terms: Coefficients, placed: Plan, *, mc: TrialReport | None, mse_verify: float,
+        self, found: "Solution | CommonSolution", terms: Coefficients, placed: Plan, *, mc: TrialReport | None, held_out: ErrorReport,
         n_refresh: int, elapsed_s: float,
     ) -> DesignReport:
         """Return the answer with its baseline, certificate and verdict."""
         return self._report(
-            feasible=True, found=found, terms=terms, placed=placed, mc=mc, mse_verify=mse_verify, n_refresh=n_refresh, elapsed_s=elapsed_s,
+            feasible=True, found=found, terms=terms, placed=placed, mc=mc, held_out=held_out, n_refresh=n_refresh, elapsed_s=elapsed_s,
         )
 
     def _report(
         self, *, feasible: bool, found: "Solution | CommonSolution | None", terms: Coefficients, elapsed_s: float, placed: Plan | None = None,
-        mc: TrialReport | None = None, mse_verify: float | None = None, n_refresh: int = 0, floor: float | None = None,
+        mc: TrialReport | None = None, held_out: ErrorReport | None = None, n_refresh: int = 0, floor: float | None = None,
         gap: float | None = None, levers: tuple[str, ...] = (),
     ) -> DesignReport:
         q, problem = self.question, terms.problem
@@ -240,7 +240,8 @@ class _Search:
             )),
             feasible=feasible, design=None if found is None else self.design(found, terms), per=q.per,
             power_budget_w=q.power_budget_w, mse_budget=q.mse_budget, yield_p=q.yield_p,
-            mse=None if found is None else found.mse, mse_verify=mse_verify,
+            mse=None if found is None else found.mse, mse_verify=None if held_out is None else held_out.mse,
+            read_power_verify_w=None if held_out is None else held_out.read_power_w,
             read_power_w=None if found is None else found.power_w,
             controllable_power_w=None if found is None else found.power_w - problem.p0_w,
             baseline=baseline,

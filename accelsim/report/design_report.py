@@ -45,7 +45,7 @@ class DesignReport(Report):
     feasible
         Whether any design meets the budget; when not, `floor` and `gap` say by how much, and `levers` what helps.
     mse, read_power_w
-        Predicted at the design, on the samples it was optimized on; `mse_verify` on those it was not.
+        Predicted at the design, on the samples it was optimized on; `mse_verify`, `read_power_verify_w` on those it was not.
     multiplier
         Price of the budget: MSE saved per watt (power budget), watts per unit of MSE (error budget).
     duality_gap
@@ -67,6 +67,7 @@ class DesignReport(Report):
     mse: float | None
     mse_verify: float | None
     read_power_w: float | None
+    read_power_verify_w: float | None
     controllable_power_w: float | None
     baseline: Baseline | None
     saving_total_rel: float | None
@@ -96,7 +97,7 @@ class DesignReport(Report):
     def numbers(self) -> dict[str, Any]:
         return {
             "feasible": self.feasible, "design": self._design_dict(), "per": self.per,
-            "mse": self.mse, "mse_verify": self.mse_verify, "read_power_w": self.read_power_w,
+            "mse": self.mse, "mse_verify": self.mse_verify, "read_power_w": self.read_power_w, "read_power_verify_w": self.read_power_verify_w,
             "controllable_power_w": self.controllable_power_w, "budget_w": self.power_budget_w, "mse_budget": self.mse_budget,
             "yield_p": self.yield_p, "yield_sampled_p": self.yield_sampled_p,
             "baseline": None if self.baseline is None else self.baseline.numbers(),
@@ -131,7 +132,9 @@ class DesignReport(Report):
             ("MSE", f"{self.mse:.4g} on the samples optimized on"
                     + ("" if self.mse_verify is None else f"; {self.mse_verify:.4g} predicted on those held out")),
             ("read power", f"{format_quantity(self.read_power_w or 0.0, 'watt', n_digits=4)}, of which the scales control "
-                           f"{format_quantity(self.controllable_power_w or 0.0, 'watt', n_digits=4)}"),
+                           f"{format_quantity(self.controllable_power_w or 0.0, 'watt', n_digits=4)}"
+                           + ("" if self.read_power_verify_w is None else
+                              f"; {format_quantity(self.read_power_verify_w, 'watt', n_digits=4)} predicted on those held out")),
             ("multiplier", f"{self.multiplier:.4g} " + ("MSE per watt" if self.power_budget_w is not None else "watts per unit of MSE")),
             ("certificate", f"within {self.duality_gap:.1e} of a proven bound of the model; {self.n_at_upper_bound} scales at their largest, "
                             f"{self.n_at_lower_bound} at their smallest; {self.n_refresh} refreshes"),

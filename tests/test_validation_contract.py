@@ -1,0 +1,257 @@
+"""Every law and operator that ships keeps the contract that outsiders' must keep; ones that are wrong do not."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from devices.law import CellMoments, ReadLaw, Values
+from devices.programming import PROGRAMMING_LAWS, ProportionalError, StateIndependentError
+from devices.read_noise import READ_LAWS, ProportionalReadNoise, StateIndependentReadNoise
+from validation.contract import CellLawContract, OperatorContract, ReadLawContract, Subject
+from workloads.kernels import ConvGeometry
+from workloads.operators.activation import Elementwise
+from workloads.operators.base import Array, GaussianStep, LocalMap, Slopes
+from workloads.operators.matrix import Conv, ConvTranspose
+from workloads.operators.merge import Add, Affine, Concat, Mul
+from workloads.operators.normalization import LRN, LogSoftmax, Softmax, Standardize
+from workloads.operators.piecewise import Abs, Clip, HardSigmoid, LeakyRelu, PRelu, Relu
+from workloads.operators.pooling import AveragePool, MaxPool, Window
+from workloads.operators.reduce import ReduceMax, ReduceMean, ReduceSum
+from workloads.operators.reshape import Gather, Pad, Reshape, Slice, Transpose
+from workloads.operators.smooth import Elu, Gelu, HardSwish, Mish, Sigmoid, SiLU, Softplus, Tanh
+
+ERRORS = (0.0, 0.002, 0.03, 0.3)
+
+
+class TestStateIndependentError(CellLawContract):
+    laws = tuple(StateIndependentError(error_rel=e, clip=c) for e in ERRORS for c in (True, False))
+
+
+class TestProportionalError(CellLawContract):
+    """At an error of 0.3 of the state the clipped mass is Phi(-3.3)."""
+
+    laws = tuple(ProportionalError(error_rel=e, clip=c) for e in ERRORS for c in (True, False))
+
+
+class TestStateIndependentReadNoise(ReadLawContract):
+    laws = tuple(StateIndependentReadNoise(error_rel=e) for e in ERRORS)
+
+
+class TestProportionalReadNoise(ReadLawContract):
+    laws = tuple(ProportionalReadNoise(error_rel=e) for e in ERRORS)
+
+
+RANDOM = np.random.default_rng(3)
+
+
+def conv(spatial: int = 2, *, bias: bool = True, **geometry: object) -> Conv:
+    shape = ConvGeometry(**geometry)  # type: ignore[arg-type]
+    return Conv(RANDOM.normal(size=shape.weight_shape) / 2, RANDOM.normal(size=shape.n_out) if bias else None, shape, spatial)
+
+
+def transposed() -> ConvTranspose:
+    """From (4, 3, 3) to (6, 6, 6), stride 2, two groups: the adjoint of a convolution from 6 channels to 4."""
+    shape = ConvGeometry(in_shape=(6, 6, 6), n_out=4, kernel=(2, 2), stride=(2, 2), groups=2)
+    return ConvTranspose(RANDOM.normal(size=(6, 2, 2, 2)), RANDOM.normal(size=6), shape)
+
+
+class TestMatrices(OperatorContract):
+    subjects = (
+        Subject(conv(spatial=0, in_shape=(7, 1, 1), n_out=4), ((7,),)),
+        Subject(conv(in_shape=(2, 5, 4), n_out=3, kernel=(3, 3), pads=(1, 1, 1, 1)), ((2, 5, 4),)),
+        Subject(conv(in_shape=(4, 6, 5), n_out=6, kernel=(3, 2), stride=(2, 1), pads=(1, 0, 0, 2), groups=2, bias=False), ((4, 6, 5),)),
+        Subject(conv(in_shape=(3, 7, 7), n_out=3, kernel=(3, 3), dilation=(2, 2), groups=3), ((3, 7, 7),)),
+        Subject(conv(spatial=1, in_shape=(2, 1, 9), n_out=3, kernel=(1, 3), stride=(1, 2)), ((2, 9),)),
+        Subject(transposed(), ((4, 3, 3),)),
+    )
+
+
+class TestActivations(OperatorContract):
+    """Gauss-Hermite with 24 nodes holds 2e-3 of the spread for smooth functions (tests/test_workloads_operators.py)."""
+
+    subjects = (
+        *(Subject(op, ((3, 4),)) for op in (Relu(), LeakyRelu(0.1), Clip(0.0, 6.0), Clip(-1.0, 0.5), HardSigmoid(), Abs())),
+        Subject(PRelu(RANDOM.random((3, 1))), ((3, 4),)),
+        *(Subject(op, ((3, 4),), 2e-3) for op in (Sigmoid(), Tanh(), Gelu(), SiLU(), Softplus(), Elu(), HardSwish(), Mish())),
+    )
+
+
+def pools(size: tuple[int, int], kernel: tuple[int, int], *, out: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]) -> Window:
+    return Window(in_size=size, out_size=out, kernel=kernel, stride=stride, pads=pads)
+
+
+PAIRS = pools((4, 4), (1, 2), out=(4, 2), stride=(1, 2), pads=(0, 0, 0, 0))
+SQUARES = pools((5, 5), (3, 3), out=(3, 3), stride=(2, 2), pads=(1, 1, 1, 1))
+
+
+class TestPoolingMergingAndMoving(OperatorContract):
+    """Clark is exact for the larger of two; beyond it treats the winner as Gaussian: measured within 6 % of the spread for nine."""
+
+    subjects = (
+        Subject(MaxPool(PAIRS), ((2, 4, 4),)),
+        Subject(MaxPool(SQUARES), ((2, 5, 5),), 0.06),
+        Subject(ReduceMax((1, 2)), ((2, 2, 3),), 0.06),
+        Subject(AveragePool(SQUARES), ((2, 5, 5),)),
+        Subject(AveragePool(SQUARES, include_pad=True), ((2, 5, 5),)),
+        Subject(Add((1.0, -1.0)), ((3, 4), (3, 1))),
+        Subject(Mul(), ((3, 4), (3, 4))),
+        Subject(Affine(RANDOM.normal(size=(3, 1)), RANDOM.normal(size=(4,))), ((3, 4),)),
+        Subject(Concat(1, (4, 2)), ((3, 4), (3, 2))),
+        Subject(Reshape((2, 6)), ((3, 4),)),
+        Subject(Transpose((1, 0)), ((3, 4),)),
+        Subject(Slice((slice(None), slice(1, None, 2))), ((3, 5),)),
+        Subject(Gather(1, np.array([2, 0, 0, 1])), ((3, 4),)),
+        Subject(Pad(((1, 0), (2, 1)), 0.5), ((3, 4),)),
+        Subject(ReduceSum((0,)), ((2, 3),)),
+        Subject(ReduceMean((1,)), ((2, 3),)),
+    )
+
+
+class TestNormalizations(OperatorContract):
+    """No closed form: their Gaussian rule averages over the tangents it is given, so only maps are tested."""
+
+    subjects = (
+        Subject(Softmax((0,)), ((4, 3),), None),
+        Subject(LogSoftmax((1,)), ((4, 3),), None),
+        Subject(Standardize((0, 1), 1e-3, RANDOM.normal(size=(3, 4)), RANDOM.normal(size=(3, 4))), ((3, 4),), None),
+        Subject(LRN(3, 0.2, 0.75, 1.0), ((5, 2),), None),
+    )
+
+
+def test_every_registered_law_is_under_contract() -> None:
+    assert set(PROGRAMMING_LAWS.values()) == {type(law) for t in (TestStateIndependentError, TestProportionalError) for law in t.laws}
+    assert set(READ_LAWS.values()) == {type(law) for t in (TestStateIndependentReadNoise, TestProportionalReadNoise) for law in t.laws}
+
+
+# Negative controls: laws and operators that are wrong, each in one way.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unclipped(StateIndependentError):
+    """Samples clip, moments do not know."""
+
+    def moments(self, target_siemens: Values, g_max_siemens: float) -> CellMoments:
+        std = StateIndependentError.std_siemens(self, target_siemens, g_max_siemens)
+        return CellMoments(mean_siemens=target_siemens, variance_siemens2=std**2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoPercentTooSmall(StateIndependentError):
+    """The variance is 2 % low: 6 standard errors of 2e5 samples."""
+
+    def moments(self, target_siemens: Values, g_max_siemens: float) -> CellMoments:
+        right = StateIndependentError.moments(self, target_siemens, g_max_siemens)
+        return CellMoments(mean_siemens=right.mean_siemens, variance_siemens2=0.98 * right.variance_siemens2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scribbler(StateIndependentError):
+    """Writes into the targets it is given."""
+
+    def sample(self, target_siemens: Values, g_max_siemens: float, *, normals: Values) -> Values:
+        target_siemens += self.error_rel * g_max_siemens * normals
+        return np.maximum(target_siemens, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearReadNoise(ReadLaw):
+    """A variance proportional to the conductance: not a straight line in its square."""
+
+    kind: ClassVar[str] = "shot"
+    cause: ClassVar[str] = "read_noise"
+    error_rel: float
+
+    def variance_siemens2(self, stored_siemens: Values, g_max_siemens: float) -> Values:
+        return self.error_rel**2 * g_max_siemens * np.abs(stored_siemens)
+
+
+class HardStep(Relu):
+    """A ReLU whose Gaussian moments forget the spread."""
+
+    __slots__ = ()
+
+    def moments(self, mean: Array, variance: Array) -> tuple[Array, Array, Array]:
+        on = (mean > 0).astype(mean.dtype)
+        return np.maximum(mean, 0), variance * on, on
+
+
+class PulledWrong(Relu):
+    """A ReLU whose Gaussian gain is of half the slope backwards."""
+
+    __slots__ = ()
+
+    def over_gaussian(self, means: tuple[Array, ...], variances: tuple[Array, ...], tangents: tuple[Array, ...]) -> GaussianStep:
+        mean, variance, gain = self.moments(means[0], variances[0])
+        return GaussianStep(mean=mean, variance=variance, gain=_Halved(gain))
+
+
+class _Halved(Slopes):
+    __slots__ = ()
+
+    def pull(self, delta: Array) -> tuple[Array | None, ...]:
+        (pulled,) = Slopes.pull(self, delta)
+        return (0.5 * pulled,)  # type: ignore[operator]
+
+
+class SteepRelu(Relu):
+    """A ReLU whose slope is a tenth too large."""
+
+    __slots__ = ()
+
+    def linearize(self, inputs: tuple[Array, ...], output: Array) -> LocalMap:
+        return Slopes(1.1 * self.slope(inputs[0]))
+
+
+def contract_of(law: StateIndependentError) -> CellLawContract:
+    contract = CellLawContract()
+    contract.laws = (law,)  # type: ignore[misc]
+    contract.registered = False  # type: ignore[misc]
+    return contract
+
+
+def operator_contract(operator: Elementwise) -> OperatorContract:
+    contract = OperatorContract()
+    contract.subjects = (Subject(operator, ((3, 4),)),)  # type: ignore[misc]
+    return contract
+
+
+@pytest.mark.parametrize("law", [Unclipped(error_rel=0.03), TwoPercentTooSmall(error_rel=0.03)], ids=lambda law: type(law).__name__)
+def test_a_law_with_wrong_moments_fails(law: StateIndependentError) -> None:
+    with pytest.raises(AssertionError, match="is off by z"):
+        contract_of(law).test_the_moments_are_those_of_samples()
+
+
+def test_a_law_that_writes_into_its_arguments_fails() -> None:
+    with pytest.raises(AssertionError):
+        contract_of(Scribbler(error_rel=0.03)).test_arguments_are_left_as_they_are()
+
+
+def test_a_law_that_does_not_precompensate_fails() -> None:
+    with pytest.raises(AssertionError, match="Uncompensated"):
+        contract_of(Uncompensated(error_rel=0.03)).test_a_precompensated_pair_has_the_mean_that_was_wanted()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncompensated(StateIndependentError):
+    """Asks for what is wanted, whatever clipping makes of it."""
+
+    def precompensated(self, target_siemens: Values, g_max_siemens: float) -> Values:
+        return target_siemens
+
+
+def test_a_read_law_that_predictors_cannot_average_fails() -> None:
+    contract = ReadLawContract()
+    contract.laws = (LinearReadNoise(error_rel=0.01),)  # type: ignore[misc]
+    with pytest.raises(AssertionError):
+        contract.test_the_variance_is_a_straight_line_in_the_square_of_the_stored_value()
+
+
+def test_operators_with_a_wrong_rule_fail() -> None:
+    with pytest.raises(AssertionError, match="Gaussian|off by z"):
+        operator_contract(HardStep()).test_gaussian_moments_and_gain_are_those_of_samples()
+    with pytest.raises(AssertionError, match="PulledWrong"):
+        operator_contract(PulledWrong()).test_the_gain_over_a_gaussian_is_adjoint_too()
+    with pytest.raises(AssertionError, match="SteepRelu"):
+        operator_contract(SteepRelu()).test_the_push_is_the_finite_difference()
