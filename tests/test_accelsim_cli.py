@@ -348,7 +348,8 @@ def test_a_bad_argument_is_one_message(
     "arguments",
     [
         [], ["predikt"], ["predict"], ["optimize", "fashion_cnn"], ["predict", "fashion_cnn", "--seed", "-1"],
-        ["predict", "fashion_cnn", "--seed", "1.5"], ["validate", "fashion_cnn", "--threads", "0"], ["validate", "fashion_cnn", "--rel-error", "nan"],
+        ["predict", "fashion_cnn", "--seed", "1.5"], ["validate", "fashion_cnn", "--threads", "0"],
+        ["validate", "fashion_cnn", "--rel-error", "nan"],
         ["optimize", "fashion_cnn", "--mse-budget", "inf"], ["optimize", "fashion_cnn", "--mse-budget", "1", "--power-budget", "1"],
         ["inspect", "fashion_cnn", "--input-shape", "1,x"],
     ],

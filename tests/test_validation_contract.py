@@ -78,12 +78,8 @@ class TestActivations(OperatorContract):
     )
 
 
-def pools(size: tuple[int, int], kernel: tuple[int, int], *, out: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]) -> Window:
-    return Window(in_size=size, out_size=out, kernel=kernel, stride=stride, pads=pads)
-
-
-PAIRS = pools((4, 4), (1, 2), out=(4, 2), stride=(1, 2), pads=(0, 0, 0, 0))
-SQUARES = pools((5, 5), (3, 3), out=(3, 3), stride=(2, 2), pads=(1, 1, 1, 1))
+PAIRS = Window(in_size=(4, 4), out_size=(4, 2), kernel=(1, 2), stride=(1, 2))
+SQUARES = Window(in_size=(5, 5), out_size=(3, 3), kernel=(3, 3), stride=(2, 2), pads=(1, 1, 1, 1))
 
 
 class TestPoolingMergingAndMoving(OperatorContract):
@@ -249,7 +245,7 @@ def test_a_read_law_that_predictors_cannot_average_fails() -> None:
 
 
 def test_operators_with_a_wrong_rule_fail() -> None:
-    with pytest.raises(AssertionError, match="Gaussian|off by z"):
+    with pytest.raises(AssertionError, match="is off by z"):
         operator_contract(HardStep()).test_gaussian_moments_and_gain_are_those_of_samples()
     with pytest.raises(AssertionError, match="PulledWrong"):
         operator_contract(PulledWrong()).test_the_gain_over_a_gaussian_is_adjoint_too()

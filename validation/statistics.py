@@ -60,10 +60,11 @@ def moments_agreement(mean: Array, covariance: Array, batches: Iterable[Array]) 
     Deviations are from the predicted mean, so every estimate is unbiased when the prediction is right. With D_b the excess
     of batch b's covariance, |E D|^2 is estimated by the mean of <D_a, D_b> over a != b.
     """
-    means, excess, sums = [], [], []
+    means, excess, sums, n_samples = [], [], [], 0
     for y in batches:
         deviation = y - mean[:, None]
         matrix = deviation @ deviation.T / y.shape[1]
+        n_samples += y.shape[1]
         means.append(deviation.mean(axis=1))
         excess.append((matrix - covariance).ravel())
         sums.append((np.trace(matrix), matrix.sum()))
@@ -74,16 +75,19 @@ def moments_agreement(mean: Array, covariance: Array, batches: Iterable[Array]) 
     rel = expected / np.maximum(totals.mean(axis=1), 1e-300) - 1.0
     norm = float(np.linalg.norm(covariance))
     return MomentsAgreement(
-        mean=_z_of_mean(np.array(means), covariance), frobenius=z_frobenius, trace=float(z_trace), total=float(z_total),
+        mean=_z_of_mean(np.array(means), covariance, n_samples), frobenius=z_frobenius, trace=float(z_trace), total=float(z_total),
         trace_rel=float(rel[0]), total_rel=float(rel[1]), frobenius_rel=float(np.sqrt(max(distance2, 0.0))) / max(norm, 1e-300),
     )
 
 
-def _z_of_mean(deviations: Array, covariance: Array) -> float:
-    """Return the largest |z|; elements that neither vary nor differ count as 0."""
-    scale = np.sqrt(max(float(np.trace(covariance)), 1e-300))
-    moving = (np.abs(deviations) > 1e-9 * scale).any(axis=0)
-    return float(np.abs(z_of_means(np.zeros(int(moving.sum())), deviations[:, moving].T)).max(initial=0.0))
+def _z_of_mean(deviations: Array, covariance: Array, n_samples: int) -> float:
+    """Return the largest |z| over elements; the error of a mean is the sampled one, or the predicted one where that is larger.
+
+    An element that is almost never on may not vary in the samples at all. Elements that cannot differ but by rounding count as 0.
+    """
+    error = np.maximum(deviations.std(axis=0, ddof=1) / np.sqrt(len(deviations)), np.sqrt(np.diag(covariance) / n_samples))
+    error = np.maximum(error, ROUNDING * np.sqrt(np.trace(covariance)))
+    return float(np.abs(deviations.mean(axis=0) / np.where(error > 0.0, error, 1.0)).max(initial=0.0))
 
 
 def _frobenius(excess: Array, norm: float) -> tuple[float, float]:

@@ -152,9 +152,9 @@ class _Worker:
         for k in range(k_total):
             at = x.mean if inputs is None else x.mean + inputs[..., k, :]
             out[..., k, :] = operator.multiply(noise[k] * std, np.ascontiguousarray(at))
-        if self.bias_variances[i] is not None:
+        if (bias_variances := self.bias_variances[i]) is not None:
             z = self._normals((len(std), k_total), site_id(layer.name, "sketch bias"), chunk)
-            out += (z * np.sqrt(self.bias_variances[i])[:, None].astype(np.float32)).reshape(len(std), *(1,) * (out.ndim - 3), k_total, 1)
+            out += (z * np.sqrt(bias_variances)[:, None].astype(np.float32)).reshape(len(std), *(1,) * (out.ndim - 3), k_total, 1)
         joined = join_lanes(out)
         return joined if tangents is None else joined + tangents
 
@@ -237,10 +237,15 @@ class _Worker:
         split = split_lanes(delta, n_images)
         if i in sketch_.input_variances:
             spread = sketch_.input_variances[i].reshape(-1, n_images)
-            self.lane_power += np.einsum("frb,fb->rb", (split * split).reshape(-1, *split.shape[-2:]), spread)
-        if self.bias_variances[i] is not None:
+            flat = split.reshape(-1, *split.shape[-2:])
+            self.lane_power += np.einsum("frb,fb->rb", flat * flat, spread)
+            if self.chunk_covariance is not None:
+                self.chunk_covariance += np.einsum("frb,fsb->rsb", flat * spread[:, None, :], flat)
+        if (bias_variances := self.bias_variances[i]) is not None:
             gradient = split.reshape(len(split), -1, *split.shape[-2:]).sum(axis=1)
-            self.lane_power += np.einsum("o,orb->rb", self.bias_variances[i], gradient.astype(np.float64) ** 2)
+            self.lane_power += np.einsum("o,orb->rb", bias_variances, gradient.astype(np.float64) ** 2)
+            if self.chunk_covariance is not None:
+                self.chunk_covariance += np.einsum("o,orb,osb->rsb", bias_variances, gradient, gradient)
 
     def _gather(self, operator: MatrixOperator, delta: Array, x: Array, variance: Array, power: Array, share: float) -> None:
         moments = operator.gradient_moments(delta, x, variance, covariance=self.want_covariance)

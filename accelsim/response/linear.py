@@ -210,10 +210,12 @@ class _Worker:
         self._joint(moments)
         if self.bias_variances[i] is not None:
             self._add_bias(tally, delta, self.bias_variances[i], x.shape[-1])
-        if self.read_variances[i] is not None:
-            spread = operator.multiply(self.read_variances[i], x * x)
-            split = delta.reshape(*delta.shape[:-1], -1, x.shape[-1])
-            fresh = np.einsum("...rb,...b->rb", (split * split).reshape(-1, *split.shape[-2:]), spread.reshape(-1, x.shape[-1]))
+        if (variances := self.read_variances[i]) is not None:
+            spread = operator.multiply(variances, x * x)
+            flat, spread = delta.reshape(-1, self.n_carried, x.shape[-1]), spread.reshape(-1, x.shape[-1])
+            fresh = np.einsum("frb,fb->rb", flat * flat, spread)
+            if self.chunk_covariance is not None:
+                self.chunk_covariance += np.einsum("frb,fsb->rsb", flat * spread[:, None, :], flat)
             self._share(tally.read, fresh.ravel().astype(np.float64))
 
     def _share(self, by_output: Array, lane_power: Array) -> None:

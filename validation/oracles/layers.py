@@ -4,11 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
 
 
 def convolve(
-    x: Array, weights: Array, *, stride: tuple[int, int] = (1, 1), dilation: tuple[int, int] = (1, 1), pads: Pads = (0, 0, 0, 0), groups: int = 1
+    x: Array, weights: Array, *, stride: Pair = (1, 1), dilation: Pair = (1, 1), pads: Pads = (0, 0, 0, 0), groups: int = 1
 ) -> Array:
     """Return `(n, O, oh, ow)` for inputs `(n, C, H, W)` and a weight tensor of its own for each, `(n, O, C/groups, kh, kw)`."""
     top, left, bottom, right = pads

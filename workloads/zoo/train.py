@@ -255,7 +255,7 @@ def check_export(network: nn.Module, path: Path, *, pixels: NDArray[np.uint8]) -
     evaluator = ReferenceEvaluator(str(path))
     for n_images in (1, 7, 64):
         image = normalize(torch.tensor(pixels[:n_images])).numpy()
-        found = evaluator.run(None, {"image": image})[0]
+        found = evaluator.run(None, {"image": image})[0]  # type: ignore[index]
         require_close(f"{path.name} at batch {n_images}", found, expected=logits(network, pixels[:n_images]))
 
 
