@@ -1,6 +1,8 @@
 """How the documentation is built: `sphinx-build -W docs docs/_build/html`; its examples run with `-b doctest`."""
 
 import csv
+import tomllib
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +39,31 @@ class MeasuredTables(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        files = sorted(Path(self.env.srcdir, "tables").glob(self.arguments[0] + ".csv"))
-        if not files:
+        found = sorted(Path(self.env.srcdir, "tables").glob(self.arguments[0] + ".csv"))
+        if not found:
             text = f"No table {self.arguments[0]!r} in this copy; `python -m validation` measures it and writes it here."
             return [nodes.paragraph("", text)]
-        return [node for path in files for node in self._shown(path)]
+        return [node for path in found for node in self._shown(path)]
 
     def _shown(self, path: Path) -> list[nodes.Node]:
         self.env.note_dependency(str(path))
         with path.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.reader(file) if row and not row[0].startswith("#")]
-        source = nodes.caption("", "", nodes.literal("", f"docs/tables/{path.name}"))
-        return [nodes.paragraph("", "", *source.children), _table(rows)]
+        return [nodes.paragraph("", "", nodes.literal("", f"docs/tables/{path.name}")), _table(rows)]
+
+
+class EmbeddedNetworks(SphinxDirective):
+    """Show what the cards of the embedded networks say."""
+
+    def run(self) -> list[nodes.Node]:
+        text = files("workloads.zoo").joinpath("cards.toml").read_text(encoding="utf-8")
+        head = ["network", "parameters", "multiply-adds", "accuracy, 10,000 test images", "accuracy, the 1,000 embedded"]
+        return [_table([head, *(_card_row(name, card) for name, card in tomllib.loads(text).items())])]
+
+
+def _card_row(name: str, card: dict[str, Any]) -> list[str]:
+    counts = [f"{card[key]:,}" for key in ("n_parameters", "n_macs")]
+    return [name, *counts, *(f"{100 * card[key]:.1f} %" for key in ("accuracy_test10000", "accuracy_embedded1000"))]
 
 
 def _table(rows: list[list[str]]) -> nodes.table:
@@ -65,4 +80,5 @@ def _row(cells: list[str]) -> nodes.row:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("measured-tables", MeasuredTables)
+    app.add_directive("embedded-networks", EmbeddedNetworks)
     return {"version": version, "parallel_read_safe": True}

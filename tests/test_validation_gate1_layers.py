@@ -287,6 +287,18 @@ def test_max_pooling_is_clarks_approximation_with_a_million_samples() -> None:
     check_clark(N_SLOW)
 
 
+def test_a_small_noisy_value_is_added_to_a_larger_exact_one() -> None:
+    """Broadcasting: each of the four sums of a row has the whole variance of the row's one noisy value."""
+    shapes: tuple[Shape, ...] = ((3, 4), (3, 1))
+    nodes = [Node(name=f"source{i}", operator=Reshape(s), inputs=(INPUT,), shape=s) for i, s in enumerate(shapes)]
+    nodes.append(Node(name="sum", operator=Add(), inputs=(0, 1), shape=(3, 4)))
+    image = _Image(Network(name="sum", digest="", input_shape=(3, 4), nodes=tuple(nodes), output=2), {})
+    image.means |= {0: np.zeros((3, 4, 1)), 1: np.ones((3, 1, 1))}
+    image.blocks[1, 1] = np.diag([1.0, 2.0, 3.0])
+    image._add(2, nodes[2])
+    np.testing.assert_allclose(image.blocks[2, 2], np.kron(np.diag([1.0, 2.0, 3.0]), np.ones((4, 4))))
+
+
 # Negative controls
 
 

@@ -1,6 +1,8 @@
 """Gate 2: the closures against Monte-Carlo with a control variate, on networks trained on scikit-learn's digits, eight images.
 
-Measured with a standard error of at most 0.05 % (`-m slow`), error_rel 0.01, 0.03, 0.1, clipped and not: GATE2_PLACEHOLDER
+Measured with a standard error of at most 0.05 % (`-m slow`), error_rel 0.01, 0.03, 0.1, clipped and not: full covariance is within
+0.02 % on the MLP and 0.10 % on the CNN (at a relative MSE of 8). On the residual network, clipped, SE 0.3 %: -0.0 %, -1.1 %, -3.0 %, -4.3 %
+at relative MSE 0.002, 0.025, 0.20, 1.1, where pre-activations are not Gaussian any more.
 """
 
 import numpy as np

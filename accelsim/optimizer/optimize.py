@@ -233,7 +233,7 @@ class _Search:
         q, problem = self.question, terms.problem
         baseline = None if found is None else self._baseline(found, terms)
         common = None if baseline is None else baseline.power_at_same_mse_w
-        curve = pareto(problem, N_PARETO)
+        curve = self._pareto(problem, found)
         return DesignReport(
             provenance=replace(provenance_of(
                 placed or self.plan, self.samples, seed=self.seed, output=self.graph.nodes[self.graph.output].name, reference=self.reference,
@@ -252,10 +252,17 @@ class _Search:
             duality_gap=None if found is None else abs(found.duality_gap_rel),
             n_at_upper_bound=0 if found is None else int(np.sum(found.active_upper)),
             n_at_lower_bound=0 if found is None else int(np.sum(found.active_lower)), n_refresh=n_refresh,
-            pareto=tuple({"read_power_w": float(p), "mse": float(m)} for p, m in zip(curve.power_w, curve.mse)),
+            pareto=curve,
             mc=mc, yield_sampled_p=self._sampled_yield(mc), floor=floor, gap=gap, levers=levers, notes=self._notes(terms),
             n_inputs=len(self.samples), elapsed_s=elapsed_s,
         )
+
+    def _pareto(self, problem: Problem, found: "Solution | CommonSolution | None") -> tuple[dict[str, float], ...]:
+        """Return the trade-off around the answer; no points where error does not depend on the scales."""
+        if problem.bias.is_constant and not np.any(problem.variance_siemens2 > 0.0):
+            return ()
+        curve = pareto(problem, N_PARETO, around=None if found is None else found.mse_per_watt)
+        return tuple({"read_power_w": float(p), "mse": float(m)} for p, m in zip(curve.power_w, curve.mse))
 
     def _sampled_yield(self, mc: TrialReport | None) -> float | None:
         if mc is None or self.question.yield_p is None or self.question.mse_budget is None:
@@ -296,6 +303,7 @@ class CommonSolution:
     mse: float
     power_w: float
     multiplier: float
+    mse_per_watt: float
     duality_gap_rel: float
     active_lower: Array
     active_upper: Array
@@ -312,7 +320,7 @@ def _common_solution(terms: Coefficients, budgets: tuple[float | None, float | N
     slope = (float(terms.problem.mse(nudged)) - found.mse) / max(found.power_w - float(terms.problem.power_w(nudged)), 1e-300)
     none = np.zeros(len(relative), bool)
     return CommonSolution(
-        c_siemens=found.c_siemens, mse=found.mse, power_w=found.power_w, multiplier=slope if power is not None else 1.0 / max(slope, 1e-300),
+        c_siemens=found.c_siemens, mse=found.mse, power_w=found.power_w, mse_per_watt=slope, multiplier=slope if power is not None else 1.0 / max(slope, 1e-300),
         duality_gap_rel=0.0, active_lower=none, active_upper=found.c_siemens >= terms.problem.c_max_siemens * (1 - 1e-12),
     )
 

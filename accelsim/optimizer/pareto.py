@@ -37,10 +37,12 @@ class ParetoCurve:
             array.setflags(write=False)
 
 
-def pareto(problem: Problem, n_points: int = 41) -> ParetoCurve:
+def pareto(problem: Problem, n_points: int = 41, *, around: float | None = None) -> ParetoCurve:
     """Sweep lambda geometrically from where all costly groups are at c_min to where none is paid for.
 
     The sweep ends at the rate below which no group moves any more, so both ends of the curve are the ends of the trade-off.
+    With `around`, a rate of interest (that of a chosen design), it spans three decades on either side of it instead: a factor
+    of about ten in every scale.
     With bias the MSE can be least inside the bounds, where that rate is 0: the sweep then ends at 1e-8 of the largest rate.
     """
     if n_points < 2:
@@ -49,7 +51,10 @@ def pareto(problem: Problem, n_points: int = 41) -> ParetoCurve:
     largest = ends.largest_mse_per_watt
     if largest == 0.0:
         raise SpecError("no group trades error for power (A = 0 and no bias, or B = D = 0 throughout): there is no curve")
-    rates = np.geomspace(largest, _smallest_rate(problem, ends.least_mse.c_siemens, largest=largest), n_points)
+    smallest = _smallest_rate(problem, ends.least_mse.c_siemens, largest=largest)
+    if around is not None and 0.0 < around < np.inf:
+        largest, smallest = min(largest, 1e3 * around), 1e-3 * around if not problem.bias.is_constant else max(smallest, 1e-3 * around)
+    rates = np.geomspace(largest, smallest, n_points)
     designs = np.empty((n_points, problem.n_groups))
     coupling = ends.least_power.coupling
     for i, rate in enumerate(rates):

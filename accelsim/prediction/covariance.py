@@ -107,7 +107,7 @@ class _Image:
             self.means[i] = node.operator.forward(*inputs)
         elif isinstance(node.operator, LinearOperator):
             self.means[i] = node.operator.forward(*inputs)
-            self._link(i, node, node.operator.linear)
+            self._link(i, node, node.operator.linearize(inputs, self.means[i]).push)
         elif isinstance(node.operator, Elementwise):
             self._add_elementwise(i, node, node.operator)
         else:
