@@ -9,7 +9,7 @@ Energy is (1) + (2) times the read time; power is energy per inference times the
 the layer with the most positions after the other: rate = 1 / (largest number of positions x read time).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from workloads.network import Network
 from workloads.operators.base import Array
 from workloads.operators.matrix import MatrixOperator
 from workloads.samples import Samples
-from workloads.walk import walk
+from workloads.walk import Apply, walk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,44 +43,49 @@ def reads_per_second_times_read_time(plan: Plan) -> float:
     drive = plan.accelerator.drive
     if drive.rate_hz is not None:
         if drive.t_read_s is None:
-            raise SpecError(f"drive.rate_hz is {drive.rate_hz:g} Hz, but power at a given rate needs drive.t_read_s; set it, or leave rate_hz out")
+            raise SpecError(
+                f"drive.rate_hz is {drive.rate_hz:g} Hz, but power at a given rate needs drive.t_read_s; set it, or leave rate_hz out"
+            )
         return drive.rate_hz * drive.t_read_s
     return 1.0 / max(layer.operator.n_positions for layer in plan.layers)
 
 
-def activity(plan: Plan, graph: Network, samples: Samples, view: Weights) -> dict[str, Array]:
-    """Return, by layer, `sum_p v_pj^2` averaged over images, volts squared, in the shape of the weights."""
+def activity(plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights]) -> dict[str, Array]:
+    """Return, by layer, `sum_p v_pj^2` averaged over images and views, volts squared, in the shape of the weights."""
     sums = {layer.name: np.zeros(layer.operator.weights.shape) for layer in plan.layers}
+
+    def add(layer: PlacedLayer, x: Array) -> None:
+        sums[layer.name] += layer.operator.row_activity(x) * layer.volts_per_unit**2 * x.shape[-1]
+
+    _walk_layers(plan, graph, samples, views, add)
+    return {name: total / (len(samples) * len(views)) for name, total in sums.items()}
+
+
+def _walk_layers(plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights], add: Callable[[PlacedLayer, Array], None]) -> None:
+    """Show `add` every layer's inputs `(*in_shape, B)`, for each view and chunk of images."""
     layers = plan.layer_of_node()
-    apply_view = view.applied_to(graph)
+    for view in views:
+        apply_view = view.applied_to(graph)
 
-    def watch(i: int, inputs: tuple[Array, ...]) -> Array:
-        if i in layers:
-            layer = layers[i]
-            sums[layer.name] += layer.operator.row_activity(inputs[0]) * layer.volts_per_unit**2 * inputs[0].shape[-1]
-        return apply_view(i, inputs)
+        def watch(i: int, inputs: tuple[Array, ...], apply_view: Apply = apply_view) -> Array:
+            if i in layers:
+                add(layers[i], inputs[0])
+            return apply_view(i, inputs)
 
-    for chunk in image_chunks(samples):
-        walk(graph, chunk, apply=watch)
-    return {name: total / len(samples) for name, total in sums.items()}
+        for chunk in image_chunks(samples):
+            walk(graph, chunk, apply=watch)
 
 
-def squared_currents(plan: Plan, graph: Network, samples: Samples, view: Weights, pairs: Mapping[str, Pair]) -> dict[str, Array]:
-    """Return, by layer, `sum_p (I+^2 + I-^2)` of each column averaged over images, amperes squared, `(n_columns,)`."""
+def squared_currents(plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights], pairs: Mapping[str, Pair]) -> dict[str, Array]:
+    """Return, by layer, `sum_p (I+^2 + I-^2)` of each column averaged over images and views, amperes squared, `(n_columns,)`."""
     sums = {layer.name: np.zeros(layer.operator.n_columns) for layer in plan.layers}
-    layers = plan.layer_of_node()
-    apply_view = view.applied_to(graph)
 
-    def watch(i: int, inputs: tuple[Array, ...]) -> Array:
-        if i in layers:
-            layer = layers[i]
-            for g in (pairs[layer.name].positive_siemens, pairs[layer.name].negative_siemens):
-                sums[layer.name] += column_squares(layer.operator, g, inputs[0]) * layer.volts_per_unit**2
-        return apply_view(i, inputs)
+    def add(layer: PlacedLayer, x: Array) -> None:
+        for g in (pairs[layer.name].positive_siemens, pairs[layer.name].negative_siemens):
+            sums[layer.name] += column_squares(layer.operator, g, x) * layer.volts_per_unit**2
 
-    for chunk in image_chunks(samples):
-        walk(graph, chunk, apply=watch)
-    return {name: total / len(samples) for name, total in sums.items()}
+    _walk_layers(plan, graph, samples, views, add)
+    return {name: total / (len(samples) * len(views)) for name, total in sums.items()}
 
 
 def column_squares(operator: MatrixOperator, weights: Array, x: Array) -> Array:
@@ -90,12 +95,15 @@ def column_squares(operator: MatrixOperator, weights: Array, x: Array) -> Array:
     return largest**2 * (y * y).reshape(len(y), -1).sum(axis=1)
 
 
-def read_power(plan: Plan, graph: Network, samples: Samples, view: Weights) -> dict[str, LayerPower]:
-    """Return the mean read power of each layer, at the mean conductances and the inputs that `view` produces on `samples`."""
+def read_power(plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights]) -> dict[str, LayerPower]:
+    """Return the mean read power of each layer, at the mean conductances and the inputs that `views` produce on `samples`.
+
+    Noisy weights make larger inputs: where noise is not small, the views are a few sampled programmings.
+    """
     pairs = {layer.name: layer.site.stored()[0] for layer in plan.layers}
-    rows = activity(plan, graph, samples, view)
+    rows = activity(plan, graph, samples, views)
     amplified = any(layer.sense.feedback_ohm is not None for layer in plan.layers)
-    currents = squared_currents(plan, graph, samples, view, pairs) if amplified else {}
+    currents = squared_currents(plan, graph, samples, views, pairs) if amplified else {}
     share = reads_per_second_times_read_time(plan)
     return {layer.name: _layer_power(layer, pairs[layer.name], rows[layer.name], currents.get(layer.name), share) for layer in plan.layers}
 

@@ -16,6 +16,8 @@ from devices.weight_encoding import Pair, decode, encode, scale_siemens
 from workloads.operators.base import Array
 from workloads.operators.matrix import MatrixOperator
 
+IDEAL_WIRES = IdealWires()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WeightMoments:
@@ -50,7 +52,7 @@ class ArraySite:
     w_max: Array
     g_used_siemens: Array
     part: Literal["weights", "bias"] = "weights"
-    wires: ArrayMap = IdealWires()
+    wires: ArrayMap = IDEAL_WIRES
 
     @property
     def chain(self) -> CellChain:

@@ -14,8 +14,8 @@ from devices.base.errors import SamplesError, SpecError
 from workloads.network import INPUT, Network, Node, digest_of, to_lanes
 from workloads.operators.base import Array
 from workloads.operators.matrix import MatrixOperator
-from workloads.operators.pooling import MaxPool
 from workloads.operators.piecewise import Relu
+from workloads.operators.pooling import MaxPool
 from workloads.samples import Samples
 from workloads.walk import walk
 
@@ -85,7 +85,9 @@ class Plan:
         for name in design.g_used_siemens:
             if name not in names:
                 near = get_close_matches(name, names, 1)
-                raise SpecError(f"design names a layer {name!r} that the network does not have" + (f"; nearest: {near[0]!r}" if near else ""))
+                raise SpecError(
+                    f"design names a layer {name!r} that the network does not have" + (f"; nearest: {near[0]!r}" if near else "")
+                )
         layers = self.rescaled(design.scale).layers
         moved = tuple(_with_g_used(layer, np.asarray(design.g_used_siemens.get(layer.name, layer.site.g_used_siemens))) for layer in layers)
         return replace(self, layers=moved, design=design)
@@ -176,8 +178,14 @@ def _place_layers(graph: Network, accelerator: Accelerator, largest: dict[int, f
         if local.mapping.bias == "device" and node.operator.bias is not None:
             bias_site = replace(site, part="bias")
         yield PlacedLayer(
-            node=i, name=node.name, site=site, bias_site=bias_site, drive=local.drive, sense=local.sense,
-            input_max=largest[i], n_arrays=_n_arrays(node.operator, local),
+            node=i,
+            name=node.name,
+            site=site,
+            bias_site=bias_site,
+            drive=local.drive,
+            sense=local.sense,
+            input_max=largest[i],
+            n_arrays=_n_arrays(node.operator, local),
         )
 
 
@@ -204,8 +212,12 @@ def _site(node: Node, local: Accelerator, network_max: float) -> ArraySite:
     by_column = _largest_stored(operator, with_bias=local.mapping.bias == "device")
     used = local.cell.g_max_siemens if local.mapping.g_used_siemens is None else local.mapping.g_used_siemens
     return ArraySite(
-        layer=node.name, operator=operator, cell=local.cell, mapping=local.mapping,
-        w_max=_w_max(by_column, local.mapping.scale, network_max), g_used_siemens=np.full_like(by_column, used),
+        layer=node.name,
+        operator=operator,
+        cell=local.cell,
+        mapping=local.mapping,
+        w_max=_w_max(by_column, local.mapping.scale, network_max),
+        g_used_siemens=np.full_like(by_column, used),
     )
 
 

@@ -28,7 +28,9 @@ def data_folder() -> Path:
     """Return the folder named by ACCELSIM_DATA."""
     named = os.environ.get(ENVIRONMENT)
     if not named:
-        raise DataMissingError(f"{ENVIRONMENT} is not set; it names the folder with models/ and data/ of the documentation's page Models and data")
+        raise DataMissingError(
+            f"{ENVIRONMENT} is not set; it names the folder with models/ and data/ of the documentation's page Models and data"
+        )
     folder = Path(named)
     if not (folder / "models").is_dir():
         raise DataMissingError(f"{ENVIRONMENT}={named} has no folder models/")
@@ -46,8 +48,9 @@ def network_and_samples(name: str, n_images: int, *, start: int = 0) -> tuple[Ne
 
 
 def _mnist(folder: Path, start: int, n: int) -> Samples:
-    images = np.frombuffer(gzip.open(folder / "mnist" / "t10k-images-idx3-ubyte.gz").read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
-    labels = np.frombuffer(gzip.open(folder / "mnist" / "t10k-labels-idx1-ubyte.gz").read(), np.uint8, offset=8)
+    packed = {kind: (folder / "mnist" / f"t10k-{kind}-ubyte.gz").read_bytes() for kind in ("images-idx3", "labels-idx1")}
+    images = np.frombuffer(gzip.decompress(packed["images-idx3"]), np.uint8, offset=16).reshape(-1, 1, 28, 28)
+    labels = np.frombuffer(gzip.decompress(packed["labels-idx1"]), np.uint8, offset=8)
     x = (images[start : start + n] / 255.0 - 0.1307) / 0.3081
     return samples_of(x.astype(np.float32), labels[start : start + n].astype(np.int64))
 
@@ -74,5 +77,7 @@ def _cifar10_imagenet(folder: Path, start: int, n: int) -> Samples:
 
 
 EXTERNAL: dict[str, Callable[[Path, int, int], Samples]] = {
-    "digit_cnn": _mnist, "resnet8_cifar10": _cifar10_centred, "resnet20_cifar10": _cifar10_imagenet,
+    "digit_cnn": _mnist,
+    "resnet8_cifar10": _cifar10_centred,
+    "resnet20_cifar10": _cifar10_imagenet,
 }

@@ -22,8 +22,14 @@ Row = dict[str, Any]
 
 
 def agreement_table(
-    *, networks: tuple[str, ...] = NETWORKS, levels: tuple[float, ...] = LEVELS, n_images: int = 64, rel_error: float = 0.01,
-    max_trials: int = 20_000, methods: tuple[str, ...] = CLOSURES, done: tuple[str, ...] = (),
+    *,
+    networks: tuple[str, ...] = NETWORKS,
+    levels: tuple[float, ...] = LEVELS,
+    n_images: int = 64,
+    rel_error: float = 0.01,
+    max_trials: int = 20_000,
+    methods: tuple[str, ...] = CLOSURES,
+    done: tuple[str, ...] = (),
 ) -> Iterator[Row]:
     """Yield predicted over sampled MSE, one row a network, noise level, clipping and method; cells in `done` are skipped."""
     for name in networks:
@@ -43,11 +49,22 @@ def agreement_table(
                     spent = time.process_time() - started
                     met = trials.agreement_with(report)
                     yield {
-                        "cell": _cell(name, error_rel, clip), "network": name, "error_rel": error_rel, "clip": clip,
-                        "mse_rel": f"{trials.mse_rel:.4g}", "method": method, "used": report.method, "ratio": f"{met.ratio:.4f}",
-                        "ci_low": f"{met.ratio_ci[0]:.4f}", "ci_high": f"{met.ratio_ci[1]:.4f}", "mc_se_rel": f"{trials.mse_se / trials.mse:.4f}",
-                        "own_estimate": f"{report.rel_error_estimate:.4f}", "valid": report.valid, "n_trials": trials.n_trials,
-                        "variance_factor": f"{trials.variance_factor:.3g}", "cpu_s": f"{spent:.2f}",
+                        "cell": _cell(name, error_rel, clip),
+                        "network": name,
+                        "error_rel": error_rel,
+                        "clip": clip,
+                        "mse_rel": f"{trials.mse_rel:.4g}",
+                        "method": method,
+                        "used": report.method,
+                        "ratio": f"{met.ratio:.4f}",
+                        "ci_low": f"{met.ratio_ci[0]:.4f}",
+                        "ci_high": f"{met.ratio_ci[1]:.4f}",
+                        "mc_se_rel": f"{trials.mse_se / trials.mse:.4f}",
+                        "own_estimate": f"{report.rel_error_estimate:.4f}",
+                        "valid": report.valid,
+                        "n_trials": trials.n_trials,
+                        "variance_factor": f"{trials.variance_factor:.3g}",
+                        "cpu_s": f"{spent:.2f}",
                     }
 
 

@@ -9,6 +9,7 @@ For group k (a layer or a column) with conductance per unit weight c_k, u_k = 1/
 s^2 and dG change slowly with c (a cell's distance from zero does): they are taken at the present design and refreshed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,10 @@ import numpy as np
 from accelsim.ledger import LayerPower, activity, read_power, reads_per_second_times_read_time
 from accelsim.optimizer.problem import BiasModel, Problem
 from accelsim.placement import PlacedLayer, Plan
-from accelsim.response.passes import linearize, matrix_forward, pull
 from accelsim.response.linear import Response, respond
+from accelsim.response.passes import linearize, matrix_forward, pull
 from accelsim.response.target import Weights, mean_weights
+from accelsim.sampling.programmings import power_views
 from devices.base.errors import UnsupportedMethodError
 from workloads.network import Network, NodeIndex, to_lanes
 from workloads.operators.base import Array, split_lanes
@@ -94,7 +96,9 @@ class Coefficients:
     power_sd_w: float
 
 
-def coefficients(plan: Plan, graph: Network, samples: Samples, *, reference: Array, per: str, seed: int, variance_factor: float = 1.0) -> Coefficients:
+def coefficients(
+    plan: Plan, graph: Network, samples: Samples, *, reference: Array, per: str, seed: int, variance_factor: float = 1.0
+) -> Coefficients:
     """Return the design problem at the plan's present design, exact there in power and (to first order) in error."""
     view = mean_weights(plan)
     response = respond(plan, graph, samples, seed=seed)
@@ -107,20 +111,37 @@ def coefficients(plan: Plan, graph: Network, samples: Samples, *, reference: Arr
     w_max = groups.largest({layer.name: layer.site.w_max for layer in plan.layers})
     active = present > 0.0
     variance = variance_factor * groups.gather(moving)
-    linear, square, power_w, power_sd = _power_terms(plan, graph, samples, view, groups)
-    bias = _bias_model(plan, graph, samples, view, response.mean_output - reference, groups, active=active, present=present, constant=constant)
+    pooled = float(np.var(reference))
+    rel = response.variance / pooled if pooled > 0.0 else 0.0
+    linear, square, power_w, power_sd = _power_terms(plan, graph, samples, power_views(plan, seed=seed, mse_rel=rel), groups)
+    bias = _bias_model(
+        plan, graph, samples, view, response.mean_output - reference, groups, active=active, present=present, constant=constant
+    )
     p0 = power_w - float(np.sum(linear[active] * present[active] + square[active] * present[active] ** 2))
     low = np.array([layer.site.cell.g_min_siemens for layer in plan.layers])
-    spans = groups.largest({layer.name: np.full(layer.operator.n_columns, layer.site.cell.g_max_siemens - g) for layer, g in zip(plan.layers, low)})
+    spans = groups.largest(
+        {layer.name: np.full(layer.operator.n_columns, layer.site.cell.g_max_siemens - g) for layer, g in zip(plan.layers, low)}
+    )
     c_max = spans[active] / w_max[active]
     problem = Problem(
-        variance_siemens2=variance[active], linear_w_per_siemens=linear[active],
+        variance_siemens2=variance[active],
+        linear_w_per_siemens=linear[active],
         square_w_per_siemens2=square[active] if np.any(square) else None,
-        c_min_siemens=c_max * MIN_SPAN, c_max_siemens=c_max, p0_w=max(p0, 0.0), bias=bias,
+        c_min_siemens=c_max * MIN_SPAN,
+        c_max_siemens=c_max,
+        p0_w=max(p0, 0.0),
+        bias=bias,
     )
     return Coefficients(
-        problem=problem, groups=groups, active=active, w_max=w_max, present_siemens=present, constant_mse=constant,
-        response=response, power_w=power_w, power_sd_w=power_sd,
+        problem=problem,
+        groups=groups,
+        active=active,
+        w_max=w_max,
+        present_siemens=present,
+        constant_mse=constant,
+        response=response,
+        power_w=power_w,
+        power_sd_w=power_sd,
     )
 
 
@@ -158,20 +179,22 @@ def _by_column(layer: PlacedLayer, values: Array) -> Array:
     return values.reshape(layer.operator.n_columns, -1).sum(axis=1)
 
 
-def _power_terms(plan: Plan, graph: Network, samples: Samples, view: Weights, groups: Groups) -> tuple[Array, Array, float, float]:
+def _power_terms(
+    plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights], groups: Groups
+) -> tuple[Array, Array, float, float]:
     """Return B and D of each group, the power at the present design, and its standard deviation over chips."""
     share = reads_per_second_times_read_time(plan)
-    rows = activity(plan, graph, samples, view)
+    rows = activity(plan, graph, samples, views)
     linear, square, chip_variance = {}, {layer.name: np.zeros(layer.operator.n_columns) for layer in plan.layers}, 0.0
     for layer in plan.layers:
         linear[layer.name] = _by_column(layer, np.abs(layer.site.ideal_weights()) * rows[layer.name]) * share
         _, variance = layer.site.stored()
         chip_variance += float(np.sum((variance.positive_siemens + variance.negative_siemens) * rows[layer.name] ** 2)) * share**2
     if any(layer.sense.feedback_ohm is not None for layer in plan.layers):
-        for name, (slope, curve) in _amplifier_terms(plan, graph, samples, view, share).items():
+        for name, (slope, curve) in _amplifier_terms(plan, graph, samples, views[0], share).items():
             linear[name] = linear[name] + slope
             square[name] = square[name] + curve
-    now = total_power(read_power(plan, graph, samples, view))
+    now = total_power(read_power(plan, graph, samples, views))
     return groups.gather(linear), groups.gather(square), now, float(np.sqrt(chip_variance))
 
 
@@ -213,8 +236,16 @@ def _currents_per_unit(layer: PlacedLayer, x: Array) -> list[tuple[Array, Array]
 
 
 def _bias_model(
-    plan: Plan, graph: Network, samples: Samples, view: Weights, q_now: Array, groups: Groups, *,
-    active: Array, present: Array, constant: float,
+    plan: Plan,
+    graph: Network,
+    samples: Samples,
+    view: Weights,
+    q_now: Array,
+    groups: Groups,
+    *,
+    active: Array,
+    present: Array,
+    constant: float,
 ) -> BiasModel:
     """Return |q + sum b_k u_k|^2 as a model that is exact at the present design."""
     pairs = float(q_now.size)
@@ -224,7 +255,9 @@ def _bias_model(
     b = _shift_responses(plan, graph, samples, view, shifts, groups)[active]
     q = q_now.ravel() - b.T @ (1.0 / present[active])
     return BiasModel(
-        q2=float(np.mean(q**2)) + constant, linear_siemens=b @ q / pairs, factor_siemens=_compressed(b.T / np.sqrt(pairs)),
+        q2=float(np.mean(q**2)) + constant,
+        linear_siemens=b @ q / pairs,
+        factor_siemens=_compressed(b.T / np.sqrt(pairs)),
     )
 
 
@@ -237,14 +270,14 @@ def _mean_shift(layer: PlacedLayer) -> Array:
     return (mean.positive_siemens - mean.negative_siemens) - (target.positive_siemens - target.negative_siemens)
 
 
-def _shift_responses(
-    plan: Plan, graph: Network, samples: Samples, view: Weights, shifts: dict[NodeIndex, Array], groups: Groups
-) -> Array:
+def _shift_responses(plan: Plan, graph: Network, samples: Samples, view: Weights, shifts: dict[NodeIndex, Array], groups: Groups) -> Array:
     """Return b of (2), `(n_groups, N * n_out)`, siemens: in a layer, sum_j dG_oj g_oj = sum_p d_op (dG x)_op."""
     layers = plan.layer_of_node()
     n_out = int(np.prod(graph.nodes[graph.output].shape))
     if n_out > MAX_OUTPUTS:
-        raise UnsupportedMethodError(f"optimize() carries every output where cells clip, and {n_out} are more than {MAX_OUTPUTS}; use mapping.precompensate")
+        raise UnsupportedMethodError(
+            f"optimize() carries every output where cells clip, and {n_out} are more than {MAX_OUTPUTS}; use mapping.precompensate"
+        )
     rows = []
     for start in range(0, len(samples), CHUNK):
         images = to_lanes(samples.x[start : start + CHUNK])

@@ -14,10 +14,10 @@ from accelsim.optimizer.pareto import pareto
 from accelsim.optimizer.problem import CommonScale, Infeasible, Problem, Solution
 from accelsim.placement import Plan, check_samples
 from accelsim.prediction.predict import predict
-from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.report.design_report import Baseline, DesignReport
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import ErrorReport, TrialReport
+from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.sampling.monte_carlo import Progress, monte_carlo
 from devices.base.errors import SamplesError, SpecError
 from workloads.network import Network
@@ -76,8 +76,15 @@ def optimize(
     mc = None
     if mc_max_trials:
         mc = monte_carlo(
-            placed, verify, seed=seed + 1, rel_error=mc_rel_error, max_trials=mc_max_trials, threads=threads,
-            output=output, reference=reference, progress=progress,
+            placed,
+            verify,
+            seed=seed + 1,
+            rel_error=mc_rel_error,
+            max_trials=mc_max_trials,
+            threads=threads,
+            output=output,
+            reference=reference,
+            progress=progress,
         )
     held_out = predict(placed, verify, seed=seed, output=output, reference=reference, method="auto")
     return search.report(found, terms, placed, mc=mc, held_out=held_out, n_refresh=n_refresh, elapsed_s=time.perf_counter() - started)
@@ -116,7 +123,9 @@ class _Search:
 
     def terms(self, plan: Plan, factor: float) -> Coefficients:
         """Return the coefficients at a plan's design."""
-        return coefficients(plan, self.graph, self.samples, reference=self.wanted, per=self.question.per, seed=self.seed, variance_factor=factor)
+        return coefficients(
+            plan, self.graph, self.samples, reference=self.wanted, per=self.question.per, seed=self.seed, variance_factor=factor
+        )
 
     def run(self) -> "tuple[Solution | CommonSolution | Infeasible, Coefficients, int]":
         """Return the answer, the coefficients it rests on, and how often they were refreshed."""
@@ -190,8 +199,11 @@ class _Search:
         if scale == "network" and len(set(used.values())) > 1:
             scale = "layer"
         return Design(
-            g_used_siemens=used, scale=scale, network_digest=self.plan.network.digest,  # type: ignore[arg-type]
-            accelerator_digest=self.plan.accelerator.digest, origin=f"optimize per {self.question.per}, seed {self.seed}",
+            g_used_siemens=used,
+            scale=scale,
+            network_digest=self.plan.network.digest,  # type: ignore[arg-type]
+            accelerator_digest=self.plan.accelerator.digest,
+            origin=f"optimize per {self.question.per}, seed {self.seed}",
         )
 
     # answers
@@ -199,7 +211,13 @@ class _Search:
     def infeasible(self, found: Infeasible, terms: Coefficients, *, elapsed_s: float) -> DesignReport:
         """Return the answer to a budget that nothing meets: the floor, the gap and the levers."""
         return self._report(
-            feasible=False, found=None, terms=terms, floor=found.floor, gap=found.gap, levers=self._levers(terms), elapsed_s=elapsed_s,
+            feasible=False,
+            found=None,
+            terms=terms,
+            floor=found.floor,
+            gap=found.gap,
+            levers=self._levers(terms),
+            elapsed_s=elapsed_s,
         )
 
     def _levers(self, terms: Coefficients) -> tuple[str, ...]:
@@ -217,44 +235,87 @@ class _Search:
         )
 
     def report(
-        self, found: "Solution | CommonSolution", terms: Coefficients, placed: Plan, *, mc: TrialReport | None, held_out: ErrorReport,
-        n_refresh: int, elapsed_s: float,
+        self,
+        found: "Solution | CommonSolution",
+        terms: Coefficients,
+        placed: Plan,
+        *,
+        mc: TrialReport | None,
+        held_out: ErrorReport,
+        n_refresh: int,
+        elapsed_s: float,
     ) -> DesignReport:
         """Return the answer with its baseline, certificate and verdict."""
         return self._report(
-            feasible=True, found=found, terms=terms, placed=placed, mc=mc, held_out=held_out, n_refresh=n_refresh, elapsed_s=elapsed_s,
+            feasible=True,
+            found=found,
+            terms=terms,
+            placed=placed,
+            mc=mc,
+            held_out=held_out,
+            n_refresh=n_refresh,
+            elapsed_s=elapsed_s,
         )
 
     def _report(
-        self, *, feasible: bool, found: "Solution | CommonSolution | None", terms: Coefficients, elapsed_s: float, placed: Plan | None = None,
-        mc: TrialReport | None = None, held_out: ErrorReport | None = None, n_refresh: int = 0, floor: float | None = None,
-        gap: float | None = None, levers: tuple[str, ...] = (),
+        self,
+        *,
+        feasible: bool,
+        found: "Solution | CommonSolution | None",
+        terms: Coefficients,
+        elapsed_s: float,
+        placed: Plan | None = None,
+        mc: TrialReport | None = None,
+        held_out: ErrorReport | None = None,
+        n_refresh: int = 0,
+        floor: float | None = None,
+        gap: float | None = None,
+        levers: tuple[str, ...] = (),
     ) -> DesignReport:
         q, problem = self.question, terms.problem
         baseline = None if found is None else self._baseline(found, terms)
         common = None if baseline is None else baseline.power_at_same_mse_w
         curve = self._pareto(problem, found)
         return DesignReport(
-            provenance=replace(provenance_of(
-                placed or self.plan, self.samples, seed=self.seed, output=self.graph.nodes[self.graph.output].name, reference=self.reference,
-            )),
-            feasible=feasible, design=None if found is None else self.design(found, terms), per=q.per,
-            power_budget_w=q.power_budget_w, mse_budget=q.mse_budget, yield_p=q.yield_p,
-            mse=None if found is None else found.mse, mse_verify=None if held_out is None else held_out.mse,
+            provenance=replace(
+                provenance_of(
+                    placed or self.plan,
+                    self.samples,
+                    seed=self.seed,
+                    output=self.graph.nodes[self.graph.output].name,
+                    reference=self.reference,
+                )
+            ),
+            feasible=feasible,
+            design=None if found is None else self.design(found, terms),
+            per=q.per,
+            power_budget_w=q.power_budget_w,
+            mse_budget=q.mse_budget,
+            yield_p=q.yield_p,
+            mse=None if found is None else found.mse,
+            mse_verify=None if held_out is None else held_out.mse,
             read_power_verify_w=None if held_out is None else held_out.read_power_w,
             read_power_w=None if found is None else found.power_w,
             controllable_power_w=None if found is None else found.power_w - problem.p0_w,
             baseline=baseline,
             saving_total_rel=None if common is None or found is None else 1.0 - found.power_w / common,
-            saving_controllable_rel=None if common is None or found is None or common <= problem.p0_w
+            saving_controllable_rel=None
+            if common is None or found is None or common <= problem.p0_w
             else 1.0 - (found.power_w - problem.p0_w) / (common - problem.p0_w),
             multiplier=None if found is None else found.multiplier,
             duality_gap=None if found is None else abs(found.duality_gap_rel),
             n_at_upper_bound=0 if found is None else int(np.sum(found.active_upper)),
-            n_at_lower_bound=0 if found is None else int(np.sum(found.active_lower)), n_refresh=n_refresh,
+            n_at_lower_bound=0 if found is None else int(np.sum(found.active_lower)),
+            n_refresh=n_refresh,
             pareto=curve,
-            mc=mc, yield_sampled_p=self._sampled_yield(mc), floor=floor, gap=gap, levers=levers, notes=self._notes(terms),
-            n_inputs=len(self.samples), elapsed_s=elapsed_s,
+            mc=mc,
+            yield_sampled_p=self._sampled_yield(mc),
+            floor=floor,
+            gap=gap,
+            levers=levers,
+            notes=self._notes(terms),
+            n_inputs=len(self.samples),
+            elapsed_s=elapsed_s,
         )
 
     def _pareto(self, problem: Problem, found: "Solution | CommonSolution | None") -> tuple[dict[str, float], ...]:
@@ -272,7 +333,10 @@ class _Search:
     def _notes(self, terms: Coefficients) -> tuple[str, ...]:
         notes = []
         if not np.any(terms.problem.variance_siemens2 > 0.0) and terms.problem.bias.is_constant:
-            notes.append("the error does not depend on the scales (it is proportional to the stored conductance): the smallest conductances cost nothing")
+            notes.append(
+                "the error does not depend on the scales (it is proportional to the stored conductance): "
+                "the smallest conductances cost nothing"
+            )
         if self.factor != 1.0:
             notes.append(f"beyond first order here: variances scaled by {self.factor:.3f} to the better closure, and optimized again")
         return tuple(notes)
@@ -284,7 +348,8 @@ class _Search:
         same = _common(terms.problem, relative, power=None, mse=found.mse)
         g_min = min(layer.site.cell.g_min_siemens for layer in self.plan.layers)
         return Baseline(
-            mse=None if at_budget is None else at_budget.mse, read_power_w=None if at_budget is None else at_budget.power_w,
+            mse=None if at_budget is None else at_budget.mse,
+            read_power_w=None if at_budget is None else at_budget.power_w,
             g_used_siemens=None if at_budget is None else at_budget.scale_siemens + g_min,
             power_at_same_mse_w=None if same is None else same.power_w,
         )
@@ -312,22 +377,35 @@ class CommonSolution:
 def _common_solution(terms: Coefficients, budgets: tuple[float | None, float | None]) -> CommonSolution | Infeasible:
     relative = 1.0 / terms.w_max[terms.active]
     power, mse = budgets
-    found = best_common_scale(terms.problem, relative, power_budget_w=power) if power is not None else best_common_scale(
-        terms.problem, relative, mse_budget=mse)
+    found = (
+        best_common_scale(terms.problem, relative, power_budget_w=power)
+        if power is not None
+        else best_common_scale(terms.problem, relative, mse_budget=mse)
+    )
     if isinstance(found, Infeasible):
         return found
     nudged = found.c_siemens * (1.0 - 1e-6)
     slope = (float(terms.problem.mse(nudged)) - found.mse) / max(found.power_w - float(terms.problem.power_w(nudged)), 1e-300)
     none = np.zeros(len(relative), bool)
     return CommonSolution(
-        c_siemens=found.c_siemens, mse=found.mse, power_w=found.power_w, mse_per_watt=slope, multiplier=slope if power is not None else 1.0 / max(slope, 1e-300),
-        duality_gap_rel=0.0, active_lower=none, active_upper=found.c_siemens >= terms.problem.c_max_siemens * (1 - 1e-12),
+        c_siemens=found.c_siemens,
+        mse=found.mse,
+        power_w=found.power_w,
+        mse_per_watt=slope,
+        multiplier=slope if power is not None else 1.0 / max(slope, 1e-300),
+        duality_gap_rel=0.0,
+        active_lower=none,
+        active_upper=found.c_siemens >= terms.problem.c_max_siemens * (1 - 1e-12),
     )
 
 
 def _common(problem: Problem, relative: Array, *, power: float | None, mse: float | None) -> CommonScale | None:
     try:
-        found = best_common_scale(problem, relative, power_budget_w=power) if power is not None else best_common_scale(problem, relative, mse_budget=mse)
+        found = (
+            best_common_scale(problem, relative, power_budget_w=power)
+            if power is not None
+            else best_common_scale(problem, relative, mse_budget=mse)
+        )
     except SpecError:
         return None
     return None if isinstance(found, Infeasible) else found
@@ -338,6 +416,4 @@ def _bias2(terms: Coefficients, wanted: Array) -> float:
 
 
 def _largest_change(before: Plan, after: Plan) -> float:
-    return max(
-        float(np.max(np.abs(np.log(b.site.g_used_siemens / a.site.g_used_siemens)))) for a, b in zip(before.layers, after.layers)
-    )
+    return max(float(np.max(np.abs(np.log(b.site.g_used_siemens / a.site.g_used_siemens)))) for a, b in zip(before.layers, after.layers))

@@ -7,9 +7,9 @@ reported as `interaction`, and with it each dict sums exactly to the MSE.
 import numpy as np
 
 from accelsim.placement import PlacedLayer, Plan
+from accelsim.report.records import INTERACTION
 from accelsim.response.linear import Response
 from accelsim.response.target import Reference, Weights, ideal_weights, mean_weights
-from accelsim.report.records import INTERACTION
 from workloads.network import Network
 from workloads.operators.base import Array
 from workloads.samples import Samples

@@ -2,7 +2,8 @@
 
 For jointly Gaussian x, y with means m, deviations s, correlation r; a = m_x / s_x, b = m_y / s_y:
 
-    Cov(relu x, relu y) = s_x s_y { r Phi(a) Phi(b) + 1/(2 pi) int_0^{asin r} (r - sin t) exp( -(a^2 + b^2 - 2 a b sin t) / (2 cos^2 t) ) dt }   (1)
+    Cov(relu x, relu y) = s_x s_y { r Phi(a) Phi(b)
+        + 1/(2 pi) int_0^{asin r} (r - sin t) exp( -(a^2 + b^2 - 2 a b sin t) / (2 cos^2 t) ) dt }                   (1)
 
 The integral is smooth: 12 Gauss-Legendre nodes leave 2e-8 of s_x s_y.
 """

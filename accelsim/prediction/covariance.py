@@ -13,8 +13,8 @@ import numpy as np
 
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.bivariate import relu_covariance
-from accelsim.response.passes import ancestors, matrix_forward
 from accelsim.prediction.taps import tap_indices
+from accelsim.response.passes import ancestors, matrix_forward
 from devices.base.errors import UnsupportedMethodError
 from workloads.network import INPUT, Network, Node, NodeIndex
 from workloads.operators.activation import Elementwise, PiecewiseLinear
@@ -60,7 +60,9 @@ class _Moments:
         stored = None if layer.bias_site is None else layer.bias_site.moments()
         bias = layer.operator.bias if stored is None else stored.mean
         return cls(
-            mean=weights.mean, variance=weights.variance, bias=None if bias is None else np.asarray(bias, np.float64),
+            mean=weights.mean,
+            variance=weights.variance,
+            bias=None if bias is None else np.asarray(bias, np.float64),
             bias_variance=None if stored is None else stored.variance,
         )
 
@@ -174,9 +176,12 @@ class _Image:
     def _add_by_factor(self, i: NodeIndex, node: Node) -> None:
         """Any other operator, by its own Gaussian rule: a factor of the joint covariance stands in for tangent samples."""
         sizes = [math.prod(self._shape(j)) for j in node.inputs]
-        joint = np.block([
-            [self.blocks.get((a, b), np.zeros((sizes[m], sizes[k]))) for k, b in enumerate(node.inputs)] for m, a in enumerate(node.inputs)
-        ])
+        joint = np.block(
+            [
+                [self.blocks.get((a, b), np.zeros((sizes[m], sizes[k]))) for k, b in enumerate(node.inputs)]
+                for m, a in enumerate(node.inputs)
+            ]
+        )
         values, vectors = np.linalg.eigh(joint)
         factor = vectors * np.sqrt(np.maximum(values, 0.0) * len(values))
         parts = np.split(factor, np.cumsum(sizes)[:-1])

@@ -1,17 +1,18 @@
 """The methods of prediction, each with an estimate of its own error, and the rule that chooses between them."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from accelsim.placement import Plan
 from accelsim.prediction.covariance import covariance_fits, full_covariance
-from accelsim.response.linear import Response
-from accelsim.sampling.monte_carlo import monte_carlo
 from accelsim.prediction.selfcheck import FEW_PAIRS, SelfCheck, check_linear
 from accelsim.prediction.sketched import sketch
+from accelsim.response.linear import Response
 from accelsim.response.target import Reference
+from accelsim.sampling.monte_carlo import monte_carlo
 from devices.base.errors import UnsupportedMethodError
 from workloads.network import Network
 from workloads.operators.base import Array
@@ -61,13 +62,19 @@ def adjoint(question: Question, response: Response, check: SelfCheck | None = No
     """First order, with its error estimated from a few noisy programmings."""
     check = check or check_linear(question, response, max_pairs=FEW_PAIRS)
     bias2 = np.mean((response.mean_output - question.wanted) ** 2, axis=0)
-    by_output = None if response.n_probes else bias2 + sum(
-        p.programming_by_output + p.read_by_output for p in response.layers.values())
+    by_output = None if response.n_probes else bias2 + sum(p.programming_by_output + p.read_by_output for p in response.layers.values())
     se_rel = response.variance_se / max(float(bias2.mean()) + response.variance, 1e-300)
     return Verdict(
-        method="adjoint", reason=check.in_words("first order"), bias2=float(bias2.mean()), variance=response.variance,
-        mse_se=response.variance_se, rel_error_estimate=check.linear_error + 1.96 * se_rel,
-        mean_output=response.mean_output, covariance=response.covariance, by_output=by_output, details=check.numbers(),
+        method="adjoint",
+        reason=check.in_words("first order"),
+        bias2=float(bias2.mean()),
+        variance=response.variance,
+        mse_se=response.variance_se,
+        rel_error_estimate=check.linear_error + 1.96 * se_rel,
+        mean_output=response.mean_output,
+        covariance=response.covariance,
+        by_output=by_output,
+        details=check.numbers(),
     )
 
 
@@ -80,10 +87,16 @@ def sketched(question: Question, response: Response, check: SelfCheck | None = N
     mse = float(bias2.mean()) + variance
     linear = float(np.mean((response.mean_output - question.wanted) ** 2)) + response.variance
     return Verdict(
-        method="sketched", reason=check.in_words("the Gaussian closure"), bias2=float(bias2.mean()), variance=variance,
-        mse_se=found.variance_se, rel_error_estimate=check.error_of(mse, linear) + 1.96 * found.variance_se / max(mse, 1e-300),
-        mean_output=found.mean_output, covariance=found.covariance,
-        by_output=None if found.variance_by_output is None else bias2 + found.variance_by_output, details=check.numbers(),
+        method="sketched",
+        reason=check.in_words("the Gaussian closure"),
+        bias2=float(bias2.mean()),
+        variance=variance,
+        mse_se=found.variance_se,
+        rel_error_estimate=check.error_of(mse, linear) + 1.96 * found.variance_se / max(mse, 1e-300),
+        mean_output=found.mean_output,
+        covariance=found.covariance,
+        by_output=None if found.variance_by_output is None else bias2 + found.variance_by_output,
+        details=check.numbers(),
     )
 
 
@@ -95,9 +108,16 @@ def covariance(question: Question, response: Response, check: SelfCheck | None =
     variances = np.diagonal(matrices, axis1=1, axis2=2).mean(axis=0)
     linear = float(np.mean((response.mean_output - question.wanted) ** 2)) + response.variance
     return Verdict(
-        method="covariance", reason=check.in_words("the Gaussian closure, full covariance"), bias2=float(bias2.mean()),
-        variance=float(variances.mean()), mse_se=0.0, rel_error_estimate=check.error_of(float((bias2 + variances).mean()), linear),
-        mean_output=mean, covariance=matrices, by_output=bias2 + variances, details=check.numbers(),
+        method="covariance",
+        reason=check.in_words("the Gaussian closure, full covariance"),
+        bias2=float(bias2.mean()),
+        variance=float(variances.mean()),
+        mse_se=0.0,
+        rel_error_estimate=check.error_of(float((bias2 + variances).mean()), linear),
+        mean_output=mean,
+        covariance=matrices,
+        by_output=bias2 + variances,
+        details=check.numbers(),
     )
 
 
@@ -105,23 +125,38 @@ def corrected(question: Question, response: Response, check: SelfCheck | None = 
     """The adjoint corrected by control-variate trials: any noise, with an interval."""
     half_width = 0.5 * question.tol_rel
     trials = monte_carlo(
-        question.plan, question.samples, seed=question.seed ^ OWN_TRIALS, rel_error=half_width, max_trials=CORRECTED_MAX_TRIALS,
-        output=question.graph.nodes[question.graph.output].name, reference=question.reference, threads=1,
+        question.plan,
+        question.samples,
+        seed=question.seed ^ OWN_TRIALS,
+        rel_error=half_width,
+        max_trials=CORRECTED_MAX_TRIALS,
+        output=question.graph.nodes[question.graph.output].name,
+        reference=question.reference,
+        threads=1,
     )
     bias2 = float(np.mean((response.mean_output - question.wanted) ** 2))
     bias2 = min(bias2, trials.mse)
     width = 0.5 * (trials.ci_high - trials.ci_low) / trials.mse if trials.mse > 0.0 else 0.0
     scale = (trials.mse - bias2) / response.variance if response.variance > 0.0 else 1.0
     return Verdict(
-        method="corrected", reason=f"first order corrected by {trials.n_trials} trials, worth {trials.n_trials * trials.variance_factor:.3g} plain ones",
-        bias2=bias2, variance=trials.mse - bias2, mse_se=trials.mse_se, rel_error_estimate=width,
-        mean_output=response.mean_output, covariance=None if response.covariance is None else scale * response.covariance,
-        by_output=None, details={"n_trials": float(trials.n_trials), "variance_factor": trials.variance_factor},
+        method="corrected",
+        reason=f"first order corrected by {trials.n_trials} trials, worth {trials.n_trials * trials.variance_factor:.3g} plain ones",
+        bias2=bias2,
+        variance=trials.mse - bias2,
+        mse_se=trials.mse_se,
+        rel_error_estimate=width,
+        mean_output=response.mean_output,
+        covariance=None if response.covariance is None else scale * response.covariance,
+        by_output=None,
+        details={"n_trials": float(trials.n_trials), "variance_factor": trials.variance_factor},
     )
 
 
 METHODS: dict[str, Callable[..., Verdict]] = {
-    "adjoint": adjoint, "sketched": sketched, "covariance": covariance, "corrected": corrected,
+    "adjoint": adjoint,
+    "sketched": sketched,
+    "covariance": covariance,
+    "corrected": corrected,
 }
 
 
@@ -135,10 +170,8 @@ def choose(method: str, question: Question, response: Response) -> Verdict:
         return first
     tried = [first]
     if check.closure_may_do(question.tol_rel):
-        try:
+        with suppress(UnsupportedMethodError):
             tried.append(_closure(question, response, check))
-        except UnsupportedMethodError:
-            pass
     best = min(tried, key=lambda v: v.rel_error_estimate)
     if best.rel_error_estimate <= question.tol_rel:
         return best

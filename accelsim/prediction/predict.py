@@ -11,10 +11,11 @@ from accelsim.placement import Plan, check_samples
 from accelsim.prediction.accuracy import accuracy, predicted_accuracy
 from accelsim.prediction.attribution import attribution_by_cause, attribution_by_layer
 from accelsim.prediction.methods import METHODS, Question, Verdict, choose
-from accelsim.response.linear import MAX_EXACT_OUTPUTS, N_SKETCHES, Response, respond
-from accelsim.response.target import Reference, Weights, graph_to_output, ideal_weights, mean_weights
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import ErrorReport
+from accelsim.response.linear import MAX_EXACT_OUTPUTS, N_SKETCHES, Response, respond
+from accelsim.response.target import Reference, Weights, graph_to_output, ideal_weights
+from accelsim.sampling.programmings import power_views
 from devices.base.errors import MemoryLimitError, SpecError
 from devices.base.quantity import format_quantity
 from workloads.network import Network
@@ -99,26 +100,46 @@ def _report(
     question: Question, verdict: Verdict, response: Response, outputs: _Outputs, *, attribution: bool, started: float
 ) -> ErrorReport:
     plan, graph, samples = question.plan, question.graph, question.samples
-    power = read_power(plan, graph, samples, mean_weights(plan))
     pooled = float(outputs.clean.var())
+    mse_rel = verdict.mse / pooled if pooled > 0.0 else float("nan")
+    power = read_power(plan, graph, samples, power_views(plan, seed=question.seed, mse_rel=mse_rel))
     labels = samples.y
     predicted = None
     if labels is not None and verdict.covariance is not None:
         predicted = predicted_accuracy(verdict.mean_output, verdict.covariance, labels, seed=question.seed)
-    shares = dict(wanted=outputs.wanted, reference=question.reference, response=response, mse=verdict.mse)
+    shares = {"wanted": outputs.wanted, "reference": question.reference, "response": response, "mse": verdict.mse}
     return ErrorReport(
         provenance=provenance_of(
-            plan, samples, seed=question.seed, output=graph.nodes[graph.output].name, reference=question.reference, warnings=verdict.warnings,
+            plan,
+            samples,
+            seed=question.seed,
+            output=graph.nodes[graph.output].name,
+            reference=question.reference,
+            warnings=verdict.warnings,
         ),
-        mse=verdict.mse, mse_rel=verdict.mse / pooled if pooled > 0.0 else float("nan"), bias2=verdict.bias2, variance=verdict.variance,
+        mse=verdict.mse,
+        mse_rel=mse_rel,
+        bias2=verdict.bias2,
+        variance=verdict.variance,
         by_layer=attribution_by_layer(plan, graph, samples, **shares) if attribution else {},  # type: ignore[arg-type]
         by_cause=attribution_by_cause(plan, graph, samples, quantized=outputs.quantized, **shares) if attribution else {},  # type: ignore[arg-type]
-        by_output=verdict.by_output, method=verdict.method, reason=verdict.reason, rel_error_estimate=verdict.rel_error_estimate,
-        tol_rel=question.tol_rel, mse_se=verdict.mse_se, mse_chip_sd=_chip_sd(response, outputs.wanted, verdict),
-        read_power_w=sum(p.total_w for p in power.values()), power_by_component=_by_component(power),
+        by_output=verdict.by_output,
+        method=verdict.method,
+        reason=verdict.reason,
+        rel_error_estimate=verdict.rel_error_estimate,
+        tol_rel=question.tol_rel,
+        mse_se=verdict.mse_se,
+        mse_chip_sd=_chip_sd(response, outputs.wanted, verdict),
+        read_power_w=sum(p.total_w for p in power.values()),
+        power_by_component=_by_component(power),
         power_by_layer={name: p.total_w for name, p in power.items()},
-        accuracy_clean=accuracy(outputs.clean, labels), accuracy_quantized=accuracy(outputs.quantized, labels), accuracy_predicted=predicted,
-        n_inputs=len(samples), elapsed_s=time.perf_counter() - started, meaning=meaning_of(plan), details=dict(verdict.details),
+        accuracy_clean=accuracy(outputs.clean, labels),
+        accuracy_quantized=accuracy(outputs.quantized, labels),
+        accuracy_predicted=predicted,
+        n_inputs=len(samples),
+        elapsed_s=time.perf_counter() - started,
+        meaning=meaning_of(plan),
+        details=dict(verdict.details),
     )
 
 
@@ -149,7 +170,8 @@ def meaning_of(plan: Plan) -> tuple[str, ...]:
         lines.append(f"programming error {law.error_rel:g} of {of} ({format_quantity(g_max, 'siemens', n_digits=4)}){size} a cell{clipped}")  # type: ignore[attr-defined]
     levels = site.mapping.levels
     used = float(site.g_used_siemens.max())
-    lines.append(f"largest weight of {site.layer!r} at {format_quantity(used, 'siemens', n_digits=4)}" + (", analog" if levels is None else f", {levels} levels"))
+    lines.append(
+        f"largest weight of {site.layer!r} at {format_quantity(used, 'siemens', n_digits=4)}"
+        + (", analog" if levels is None else f", {levels} levels")
+    )
     return tuple(lines)
-
-

@@ -67,8 +67,10 @@ class SelfCheck:
 
     def in_words(self, what: str) -> str:
         """Return the evidence as a phrase."""
-        return (f"{what}; {self.n_pairs} pairs of programmings put the MSE at {100 * self.excess:+.1f} % "
-                f"(+- {100 * self.excess_se:.1f} %) of first order's")
+        return (
+            f"{what}; {self.n_pairs} pairs of programmings put the MSE at {100 * self.excess:+.1f} % "
+            f"(+- {100 * self.excess_se:.1f} %) of first order's"
+        )
 
     def numbers(self) -> dict[str, float]:
         """Return the fields as numbers."""
@@ -87,7 +89,12 @@ def check_linear(question: "Question", response: Response, *, max_pairs: int = M
     if mean <= 0.0:
         return SelfCheck(excess=0.0, excess_se=0.0, n_pairs=0)
     runner = TrialRunner(
-        question.plan, question.graph, samples, reference=question.wanted[chosen], seed=question.seed, control=True,
+        question.plan,
+        question.graph,
+        samples,
+        reference=question.wanted[chosen],
+        seed=question.seed,
+        control=True,
     )
     differences: list[float] = []
     check = SelfCheck(excess=0.0, excess_se=np.inf, n_pairs=0)

@@ -158,9 +158,7 @@ class _Worker:
         joined = join_lanes(out)
         return joined if tangents is None else joined + tangents
 
-    def _through_operator(
-        self, i: NodeIndex, arriving: list[State], sketch_: Sketch, maps: dict[NodeIndex, LocalMap], chunk: int
-    ) -> State:
+    def _through_operator(self, i: NodeIndex, arriving: list[State], sketch_: Sketch, maps: dict[NodeIndex, LocalMap], chunk: int) -> State:
         operator = self.graph.nodes[i].operator
         n_images = arriving[0].mean.shape[-1]
         full = [self._filled(s, n_images) for s in arriving]
@@ -270,7 +268,8 @@ class _Worker:
         if self.n_probes:
             variance += (lanes.var(axis=0, ddof=1) / self.n_probes).sum() / self.n_out**2
         return SketchedResult(
-            mean_output=np.concatenate(self.outputs), variance_by_image=by_image,
+            mean_output=np.concatenate(self.outputs),
+            variance_by_image=by_image,
             variance_by_output=None if self.n_probes else lanes.mean(axis=1),
             covariance=np.concatenate(self.covariances) if self.covariances else None,
             variance_se=float(np.sqrt(variance)) / n_images,

@@ -31,7 +31,9 @@ class Baseline:
     def numbers(self) -> dict[str, Any]:
         """Return the fields by their names in the JSON."""
         return {
-            "mse": self.mse, "read_power_w": self.read_power_w, "g_used_siemens": self.g_used_siemens,
+            "mse": self.mse,
+            "read_power_w": self.read_power_w,
+            "g_used_siemens": self.g_used_siemens,
             "power_at_same_mse_w": self.power_at_same_mse_w,
         }
 
@@ -96,17 +98,34 @@ class DesignReport(Report):
 
     def numbers(self) -> dict[str, Any]:
         return {
-            "feasible": self.feasible, "design": self._design_dict(), "per": self.per,
-            "mse": self.mse, "mse_verify": self.mse_verify, "read_power_w": self.read_power_w, "read_power_verify_w": self.read_power_verify_w,
-            "controllable_power_w": self.controllable_power_w, "budget_w": self.power_budget_w, "mse_budget": self.mse_budget,
-            "yield_p": self.yield_p, "yield_sampled_p": self.yield_sampled_p,
+            "feasible": self.feasible,
+            "design": self._design_dict(),
+            "per": self.per,
+            "mse": self.mse,
+            "mse_verify": self.mse_verify,
+            "read_power_w": self.read_power_w,
+            "read_power_verify_w": self.read_power_verify_w,
+            "controllable_power_w": self.controllable_power_w,
+            "budget_w": self.power_budget_w,
+            "mse_budget": self.mse_budget,
+            "yield_p": self.yield_p,
+            "yield_sampled_p": self.yield_sampled_p,
             "baseline": None if self.baseline is None else self.baseline.numbers(),
-            "saving_total_rel": self.saving_total_rel, "saving_controllable_rel": self.saving_controllable_rel,
-            "multiplier": self.multiplier, "duality_gap": self.duality_gap,
-            "n_at_upper_bound": self.n_at_upper_bound, "n_at_lower_bound": self.n_at_lower_bound, "n_refresh": self.n_refresh,
-            "pareto": list(self.pareto), "mc": None if self.mc is None else self.mc.numbers(),
-            "floor": self.floor, "gap": self.gap, "levers": list(self.levers), "notes": list(self.notes),
-            "n_inputs": self.n_inputs, "elapsed_s": self.elapsed_s,
+            "saving_total_rel": self.saving_total_rel,
+            "saving_controllable_rel": self.saving_controllable_rel,
+            "multiplier": self.multiplier,
+            "duality_gap": self.duality_gap,
+            "n_at_upper_bound": self.n_at_upper_bound,
+            "n_at_lower_bound": self.n_at_lower_bound,
+            "n_refresh": self.n_refresh,
+            "pareto": list(self.pareto),
+            "mc": None if self.mc is None else self.mc.numbers(),
+            "floor": self.floor,
+            "gap": self.gap,
+            "levers": list(self.levers),
+            "notes": list(self.notes),
+            "n_inputs": self.n_inputs,
+            "elapsed_s": self.elapsed_s,
         }
 
     def _design_dict(self) -> dict[str, Any] | None:
@@ -118,7 +137,11 @@ class DesignReport(Report):
     def rows(self) -> list[tuple[str, str]]:
         head = [
             ("network", f"{self.provenance.network}, error of {self.provenance.output!r} against the {self.provenance.reference} network"),
-            ("question", f"best conductance scales per {self.per}, {self.budget}" + ("" if self.yield_p is None else f" on {percent(self.yield_p, 0)} of chips")),
+            (
+                "question",
+                f"best conductance scales per {self.per}, {self.budget}"
+                + ("" if self.yield_p is None else f" on {percent(self.yield_p, 0)} of chips"),
+            ),
         ]
         return head + (self._feasible_rows() if self.feasible else self._infeasible_rows()) + [("note", n) for n in self.notes]
 
@@ -129,42 +152,55 @@ class DesignReport(Report):
 
     def _feasible_rows(self) -> list[tuple[str, str]]:
         rows = [
-            ("MSE", f"{self.mse:.4g} on the samples optimized on"
-                    + ("" if self.mse_verify is None else f"; {self.mse_verify:.4g} predicted on those held out")),
-            ("read power", f"{format_quantity(self.read_power_w or 0.0, 'watt', n_digits=4)}, of which the scales control "
-                           f"{format_quantity(self.controllable_power_w or 0.0, 'watt', n_digits=4)}"
-                           + ("" if self.read_power_verify_w is None else
-                              f"; {format_quantity(self.read_power_verify_w, 'watt', n_digits=4)} predicted on those held out")),
+            (
+                "MSE",
+                f"{self.mse:.4g} on the samples optimized on"
+                + ("" if self.mse_verify is None else f"; {self.mse_verify:.4g} predicted on those held out"),
+            ),
+            (
+                "read power",
+                f"{format_quantity(self.read_power_w or 0.0, 'watt', n_digits=4)}, of which the scales control "
+                f"{format_quantity(self.controllable_power_w or 0.0, 'watt', n_digits=4)}"
+                + (
+                    ""
+                    if self.read_power_verify_w is None
+                    else f"; {format_quantity(self.read_power_verify_w, 'watt', n_digits=4)} predicted on those held out"
+                ),
+            ),
             ("multiplier", f"{self.multiplier:.4g} " + ("MSE per watt" if self.power_budget_w is not None else "watts per unit of MSE")),
-            ("certificate", f"within {self.duality_gap:.1e} of a proven bound of the model; {self.n_at_upper_bound} scales at their largest, "
-                            f"{self.n_at_lower_bound} at their smallest; {self.n_refresh} refreshes"),
+            (
+                "certificate",
+                f"within {self.duality_gap:.1e} of a proven bound of the model; {self.n_at_upper_bound} scales at their largest, "
+                f"{self.n_at_lower_bound} at their smallest; {self.n_refresh} refreshes",
+            ),
         ]
         if self.baseline is not None:
             rows.append(("best common scale", self._baseline_text(self.baseline)))
         if self.mc is not None:
-            rows.append(("Monte-Carlo", f"MSE {self.mc.mse:.4g} ({self.mc.ci_low:.4g} to {self.mc.ci_high:.4g}), "
-                                        f"read power {format_quantity(self.mc.read_power_w, 'watt', n_digits=4)}, on {self.mc.n_inputs} held-out images"))
+            rows.append(
+                (
+                    "Monte-Carlo",
+                    f"MSE {self.mc.mse:.4g} ({self.mc.ci_low:.4g} to {self.mc.ci_high:.4g}), "
+                    f"read power {format_quantity(self.mc.read_power_w, 'watt', n_digits=4)}, on {self.mc.n_inputs} held-out images",
+                )
+            )
         if self.yield_sampled_p is not None:
             rows.append(("yield", f"{percent(self.yield_sampled_p, 1)} of the sampled chips meet the budget"))
         return rows + self._design_rows()
 
     def _baseline_text(self, baseline: Baseline) -> str:
-        at_budget = "does not meet the budget" if baseline.mse is None else (
-            f"{format_quantity(baseline.g_used_siemens or 0.0, 'siemens', n_digits=4)}: MSE {baseline.mse:.4g} at {format_quantity(baseline.read_power_w or 0.0, 'watt', n_digits=4)}"
+        at_budget = "does not meet the budget"
+        if baseline.mse is not None:
+            used = format_quantity(baseline.g_used_siemens or 0.0, "siemens", n_digits=4)
+            at_budget = f"{used}: MSE {baseline.mse:.4g} at {format_quantity(baseline.read_power_w or 0.0, 'watt', n_digits=4)}"
+        return (
+            f"{at_budget}; at equal MSE the design saves {percent(self.saving_total_rel, 1)} of the total, "
+            f"{percent(self.saving_controllable_rel, 1)} of the controllable power"
         )
-        return f"{at_budget}; at equal MSE the design saves {percent(self.saving_total_rel, 1)} of the total, " \
-               f"{percent(self.saving_controllable_rel, 1)} of the controllable power"
 
     def _design_rows(self) -> list[tuple[str, str]]:
         assert self.design is not None  # only feasible answers have these rows
-        rows = []
-        for name, used in self.design.g_used_siemens.items():
-            values = used if isinstance(used, tuple) else (used,)
-            text = format_quantity(values[0], "siemens", n_digits=4)
-            if len(values) > 1:
-                text = f"{format_quantity(min(values), 'siemens', n_digits=4)} to {format_quantity(max(values), 'siemens', n_digits=4)} over {len(values)} columns"
-            rows.append((f"  g_used: {name}", text))
-        return rows
+        return [(f"  g_used: {name}", _range_text(used)) for name, used in self.design.g_used_siemens.items()]
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return the Pareto curve, one record a point."""
@@ -172,7 +208,8 @@ class DesignReport(Report):
 
     def arrays(self) -> dict[str, np.ndarray]:
         found: dict[str, Array] = {
-            "pareto_power_w": np.array([p["read_power_w"] for p in self.pareto]), "pareto_mse": np.array([p["mse"] for p in self.pareto]),
+            "pareto_power_w": np.array([p["read_power_w"] for p in self.pareto]),
+            "pareto_mse": np.array([p["mse"] for p in self.pareto]),
         }
         return found if self.mc is None else {**found, "mc_losses": self.mc.losses}
 
@@ -183,3 +220,9 @@ class DesignReport(Report):
         return plot_design_report(self, ax)
 
     __repr__ = Report.__str__
+
+
+def _range_text(used: float | tuple[float, ...]) -> str:
+    values = used if isinstance(used, tuple) else (used,)
+    low, high = (format_quantity(g, "siemens", n_digits=4) for g in (min(values), max(values)))
+    return low if len(values) == 1 else f"{low} to {high} over {len(values)} columns"

@@ -70,14 +70,28 @@ class ErrorReport(Report):
 
     def numbers(self) -> dict[str, Any]:
         return {
-            "mse": self.mse, "mse_rel": self.mse_rel, "bias2": self.bias2, "variance": self.variance,
-            "by_layer": self.by_layer, "by_cause": self.by_cause,
+            "mse": self.mse,
+            "mse_rel": self.mse_rel,
+            "bias2": self.bias2,
+            "variance": self.variance,
+            "by_layer": self.by_layer,
+            "by_cause": self.by_cause,
             "by_output": None if self.by_output is None else self.by_output.tolist(),
-            "method": self.method, "rel_error_estimate": self.rel_error_estimate, "tol_rel": self.tol_rel,
-            "mse_se": self.mse_se, "mse_chip_sd": self.mse_chip_sd, "valid": self.valid, "reason": self.reason,
-            "read_power_w": self.read_power_w, "power_by_component": self.power_by_component, "power_by_layer": self.power_by_layer,
-            "accuracy_clean": self.accuracy_clean, "accuracy_quantized": self.accuracy_quantized,
-            "accuracy_predicted": self.accuracy_predicted, "n_inputs": self.n_inputs, "elapsed_s": self.elapsed_s,
+            "method": self.method,
+            "rel_error_estimate": self.rel_error_estimate,
+            "tol_rel": self.tol_rel,
+            "mse_se": self.mse_se,
+            "mse_chip_sd": self.mse_chip_sd,
+            "valid": self.valid,
+            "reason": self.reason,
+            "read_power_w": self.read_power_w,
+            "power_by_component": self.power_by_component,
+            "power_by_layer": self.power_by_layer,
+            "accuracy_clean": self.accuracy_clean,
+            "accuracy_quantized": self.accuracy_quantized,
+            "accuracy_predicted": self.accuracy_predicted,
+            "n_inputs": self.n_inputs,
+            "elapsed_s": self.elapsed_s,
         }
 
     def rows(self) -> list[tuple[str, str]]:
@@ -92,8 +106,13 @@ class ErrorReport(Report):
             ("method", f"{self.method}: {self.reason}"),
             ("spread over chips", f"{chip} (standard deviation of the MSE from chip to chip)"),
             ("read power", f"{format_quantity(self.read_power_w, 'watt', n_digits=4)}" + _components(self.power_by_component)),
-            ("accuracy", f"clean {percent(self.accuracy_clean)}, quantized {percent(self.accuracy_quantized)}, "
-                         f"predicted {percent(self.accuracy_predicted)}" if self.accuracy_clean is not None else "- (samples have no labels)"),
+            (
+                "accuracy",
+                f"clean {percent(self.accuracy_clean)}, quantized {percent(self.accuracy_quantized)}, "
+                f"predicted {percent(self.accuracy_predicted)}"
+                if self.accuracy_clean is not None
+                else "- (samples have no labels)",
+            ),
             *((f"  by cause: {name}", f"{value:.4g}  ({percent(_share(value, self.mse), 1)})") for name, value in self.by_cause.items()),
             *((f"  by layer: {name}", f"{value:.4g}  ({percent(_share(value, self.mse), 1)})") for name, value in self.by_layer.items()),
             ("inputs, time", f"{self.n_inputs} images, {self.elapsed_s:.2f} s"),
@@ -175,12 +194,24 @@ class TrialReport(Report):
 
     def numbers(self) -> dict[str, Any]:
         return {
-            "mse": self.mse, "ci_low": self.ci_low, "ci_high": self.ci_high, "confidence": self.confidence, "mse_se": self.mse_se,
-            "mse_rel": self.mse_rel, "n_trials": self.n_trials, "stopped_by": self.stopped_by,
-            "variance_factor": self.variance_factor, "control_variate": self.control_variate,
-            "accuracy": self.accuracy, "accuracy_ci": None if self.accuracy_ci is None else list(self.accuracy_ci),
-            "mse_chip_sd": self.mse_chip_sd, "mse_chip_quantiles": self.mse_chip_quantiles, "read_power_w": self.read_power_w,
-            "n_inputs": self.n_inputs, "elapsed_s": self.elapsed_s, "cpu_s": self.cpu_s,
+            "mse": self.mse,
+            "ci_low": self.ci_low,
+            "ci_high": self.ci_high,
+            "confidence": self.confidence,
+            "mse_se": self.mse_se,
+            "mse_rel": self.mse_rel,
+            "n_trials": self.n_trials,
+            "stopped_by": self.stopped_by,
+            "variance_factor": self.variance_factor,
+            "control_variate": self.control_variate,
+            "accuracy": self.accuracy,
+            "accuracy_ci": None if self.accuracy_ci is None else list(self.accuracy_ci),
+            "mse_chip_sd": self.mse_chip_sd,
+            "mse_chip_quantiles": self.mse_chip_quantiles,
+            "read_power_w": self.read_power_w,
+            "n_inputs": self.n_inputs,
+            "elapsed_s": self.elapsed_s,
+            "cpu_s": self.cpu_s,
         }
 
     def rows(self) -> list[tuple[str, str]]:
@@ -190,11 +221,19 @@ class TrialReport(Report):
             ("network", f"{self.provenance.network}, error of {self.provenance.output!r} against the {self.provenance.reference} network"),
             ("MSE", f"{self.mse:.4g}, {percent(self.confidence, 0)} interval {self.ci_low:.4g} to {self.ci_high:.4g}"),
             ("relative MSE", f"{self.mse_rel:.4g} of the variance of the clean outputs"),
-            ("trials", f"{self.n_trials}, ended by {self.stopped_by}; control variate: {self.control_variate}, worth a factor {self.variance_factor:.3g}"),
+            (
+                "trials",
+                f"{self.n_trials}, ended by {self.stopped_by}; control variate: {self.control_variate}, "
+                f"worth a factor {self.variance_factor:.3g}",
+            ),
             ("spread over chips", f"sd {self.mse_chip_sd:.3g}; 5 % to 95 % of chips {q['0.05']:.3g} to {q['0.95']:.3g}"),
             ("read power", format_quantity(self.read_power_w, "watt", n_digits=4)),
-            ("accuracy", "- (samples have no labels)" if self.accuracy is None
-             else f"{percent(self.accuracy)}, interval over images {percent(low)} to {percent(high)}"),
+            (
+                "accuracy",
+                "- (samples have no labels)"
+                if self.accuracy is None
+                else f"{percent(self.accuracy)}, interval over images {percent(low)} to {percent(high)}",
+            ),
             ("inputs, time", f"{self.n_inputs} images, {self.elapsed_s:.1f} s, {self.cpu_s:.1f} CPU s"),
         ]
 
@@ -235,7 +274,8 @@ class Agreement:
     def __str__(self) -> str:
         word = "agrees" if self.agrees else "does NOT agree"
         low, high = self.ratio_ci
-        return f"predicted / sampled = {self.ratio:.4f}, interval {low:.4f} to {high:.4f}, z = {self.z:+.2f}: {word} within {percent(self.tolerance, 0)}"
+        found = f"predicted / sampled = {self.ratio:.4f}, interval {low:.4f} to {high:.4f}, z = {self.z:+.2f}"
+        return f"{found}: {word} within {percent(self.tolerance, 0)}"
 
 
 def agreement(report: ErrorReport, trials: TrialReport, *, tolerance: float) -> Agreement:
@@ -243,21 +283,28 @@ def agreement(report: ErrorReport, trials: TrialReport, *, tolerance: float) -> 
     _check_same_question(report.provenance, trials.provenance)
     if trials.mse <= 0.0:
         same = report.mse <= 0.0
-        return Agreement(ratio=1.0 if same else np.inf, ratio_ci=(1.0, 1.0) if same else (np.inf, np.inf), z=0.0, tolerance=tolerance, agrees=same)
+        return Agreement(
+            ratio=1.0 if same else np.inf, ratio_ci=(1.0, 1.0) if same else (np.inf, np.inf), z=0.0, tolerance=tolerance, agrees=same
+        )
     ratio = report.mse / trials.mse
     low = report.mse / trials.ci_high
     high = report.mse / trials.ci_low if trials.ci_low > 0.0 else np.inf
     error = float(np.hypot(trials.mse_se, report.mse_se))
     return Agreement(
-        ratio=ratio, ratio_ci=(low, high), z=(report.mse - trials.mse) / error if error > 0.0 else 0.0,
-        tolerance=tolerance, agrees=bool(low <= 1.0 + tolerance and high >= 1.0 - tolerance),
+        ratio=ratio,
+        ratio_ci=(low, high),
+        z=(report.mse - trials.mse) / error if error > 0.0 else 0.0,
+        tolerance=tolerance,
+        agrees=bool(low <= 1.0 + tolerance and high >= 1.0 - tolerance),
     )
 
 
 def _check_same_question(one: Provenance, other: Provenance) -> None:
     for name in ("network_digest", "spec_digest", "samples_digest", "output", "reference"):
         if getattr(one, name) != getattr(other, name):
-            raise ValueError(f"prediction and trials answer different questions: {name} is {getattr(one, name)!r} and {getattr(other, name)!r}")
+            raise ValueError(
+                f"prediction and trials answer different questions: {name} is {getattr(one, name)!r} and {getattr(other, name)!r}"
+            )
 
 
 def _components(parts: dict[str, float]) -> str:

@@ -170,8 +170,10 @@ class _Worker:
     def _tally(self, layer: PlacedLayer) -> _Tally:
         n = layer.operator.n_columns
         return _Tally(
-            power=np.zeros(layer.operator.weights.shape), bias_power=np.zeros(n),
-            programming=np.zeros(self.n_carried), read=np.zeros(self.n_carried),
+            power=np.zeros(layer.operator.weights.shape),
+            bias_power=np.zeros(n),
+            programming=np.zeros(self.n_carried),
+            read=np.zeros(self.n_carried),
         )
 
     def add(self, images: Array) -> None:
@@ -243,17 +245,22 @@ class _Worker:
         to_output = n_images * (self.n_out * self.n_probes / self.n_carried if self.n_probes else 1)
         layers = {
             self.layers[n].name: LayerResponse(
-                power=t.power / per, bias_power=t.bias_power / per,
-                programming_by_output=t.programming / to_output, read_by_output=t.read / to_output,
+                power=t.power / per,
+                bias_power=t.bias_power / per,
+                programming_by_output=t.programming / to_output,
+                read_by_output=t.read / to_output,
             )
             for n, t in self.tallies.items()
         }
         spread = np.concatenate(self.spread) if self.spread else np.zeros(1)
         return Response(
-            layers=layers, mean_output=np.concatenate(self.outputs), variance_by_image=np.concatenate(self.by_image),
+            layers=layers,
+            mean_output=np.concatenate(self.outputs),
+            variance_by_image=np.concatenate(self.by_image),
             covariance=np.concatenate(self.covariances) if self.covariances else None,
             draws=np.concatenate(self.drawn, axis=1) if self.drawn else None,
-            n_probes=self.n_probes, variance_se=float(np.sqrt(spread.sum())) / n_images,
+            n_probes=self.n_probes,
+            variance_se=float(np.sqrt(spread.sum())) / n_images,
         )
 
 

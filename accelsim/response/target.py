@@ -70,11 +70,7 @@ def mean_weights(plan: Plan, *, only: str | None = None, quantized: bool = True)
     chosen = [layer for layer in plan.layers if only is None or layer.name == only]
     return Weights(
         weights={layer.node: _single(layer.site.moments(quantized=quantized).mean) for layer in chosen},
-        biases={
-            layer.node: _single(layer.bias_site.moments(quantized=quantized).mean)
-            for layer in chosen
-            if layer.bias_site is not None
-        },
+        biases={layer.node: _single(layer.bias_site.moments(quantized=quantized).mean) for layer in chosen if layer.bias_site is not None},
     )
 
 

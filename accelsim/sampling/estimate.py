@@ -53,7 +53,9 @@ def pairs_pay(losses: Array, controls: Array, control_mean: float) -> bool:
     mirror image cancel it. At large noise the even terms rule, and pairs only repeat each other.
     """
     single, _ = adjusted_losses(losses, controls, control_mean)
-    return 2.0 * float(np.var(_pair_means(adjusted_losses(losses, controls, control_mean, paired=True)[0]), ddof=1)) <= float(np.var(single, ddof=1))
+    return 2.0 * float(np.var(_pair_means(adjusted_losses(losses, controls, control_mean, paired=True)[0]), ddof=1)) <= float(
+        np.var(single, ddof=1)
+    )
 
 
 def _pair_means(values: Array) -> Array:

@@ -15,10 +15,10 @@ import numpy as np
 
 from accelsim.ledger import reads_per_second_times_read_time
 from accelsim.placement import Plan, check_samples
-from accelsim.response.linear import MAX_EXACT_OUTPUTS, respond
-from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import TrialReport
+from accelsim.response.linear import MAX_EXACT_OUTPUTS, respond
+from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.sampling.checkpoint import load_trials, save_trials
 from accelsim.sampling.estimate import Interval, adjusted_losses, checkpoints, mean_interval, pairs_pay
 from accelsim.sampling.trials import N_POWER_TRIALS, Outcome, TrialRunner
@@ -83,7 +83,8 @@ def monte_carlo(
     stopped_by = "max_trials"
     try:
         for count in checkpoints(max_trials):
-            for record in _extended(record, runner, count, threads=threads, control_mean=control_mean):
+            for longer in _extended(record, runner, count, threads=threads, control_mean=control_mean):
+                record = longer
                 if checkpoint:
                     save_trials(checkpoint, record, key=key)
             interval = _interval(record, control_mean, confidence)
@@ -95,8 +96,19 @@ def monte_carlo(
     except KeyboardInterrupt:
         stopped_by = "interrupt"
     return _report(
-        plan, graph, samples, record, wanted, control_mean=control_mean, confidence=confidence, stopped_by=stopped_by, seed=seed,
-        reference=reference, reason=reason, elapsed_s=time.perf_counter() - started, cpu_s=time.process_time() - cpu_started,
+        plan,
+        graph,
+        samples,
+        record,
+        wanted,
+        control_mean=control_mean,
+        confidence=confidence,
+        stopped_by=stopped_by,
+        seed=seed,
+        reference=reference,
+        reason=reason,
+        elapsed_s=time.perf_counter() - started,
+        cpu_s=time.process_time() - cpu_started,
     )
 
 
@@ -109,9 +121,7 @@ def _check(rel_error: float, confidence: float, max_trials: int) -> None:
         raise SpecError(f"need max_trials >= 20, got {max_trials}; an interval needs at least two batches of ten")
 
 
-def _control_mean(
-    plan: Plan, graph: Network, samples: Samples, wanted: Array, seed: int, asked: bool
-) -> tuple[float | None, str]:
+def _control_mean(plan: Plan, graph: Network, samples: Samples, wanted: Array, seed: int, asked: bool) -> tuple[float | None, str]:
     """Return the exact mean of the control, or None and why there is none."""
     if not asked:
         return None, "control variate off as asked"
@@ -131,9 +141,7 @@ def usable_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def _extended(
-    record: Record, runner: TrialRunner, count: int, *, threads: int | None, control_mean: float | None
-) -> Iterator[Record]:
+def _extended(record: Record, runner: TrialRunner, count: int, *, threads: int | None, control_mean: float | None) -> Iterator[Record]:
     """Yield the record as it grows to `count` trials, block by block, computed by threads in any order and kept in trial order."""
     n_threads = usable_threads() if threads is None else max(1, threads)
     with ThreadPoolExecutor(n_threads) as pool:
@@ -184,9 +192,20 @@ def _interval(record: Record, control_mean: float | None, confidence: float) -> 
 
 
 def _report(
-    plan: Plan, graph: Network, samples: Samples, record: Record, wanted: Array, *,
-    control_mean: float | None, confidence: float, stopped_by: str, seed: int, reference: Reference, reason: str,
-    elapsed_s: float, cpu_s: float,
+    plan: Plan,
+    graph: Network,
+    samples: Samples,
+    record: Record,
+    wanted: Array,
+    *,
+    control_mean: float | None,
+    confidence: float,
+    stopped_by: str,
+    seed: int,
+    reference: Reference,
+    reason: str,
+    elapsed_s: float,
+    cpu_s: float,
 ) -> TrialReport:
     adjusted, factor = adjusted_losses(record.losses, record.controls, control_mean, paired=_paired(record, control_mean))
     interval = mean_interval(adjusted, confidence=confidence)
@@ -197,14 +216,25 @@ def _report(
     quantiles = np.quantile(record.losses, [0.05, 0.25, 0.5, 0.75, 0.95]) if record.n_trials else np.full(5, np.nan)
     return TrialReport(
         provenance=provenance_of(plan, samples, seed=seed, output=graph.nodes[graph.output].name, reference=reference),
-        mse=interval.mean, ci_low=interval.low, ci_high=interval.high, mse_se=interval.standard_error, confidence=confidence,
+        mse=interval.mean,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        mse_se=interval.standard_error,
+        confidence=confidence,
         mse_rel=interval.mean / pooled if pooled > 0.0 else float("nan"),
-        n_trials=record.n_trials, stopped_by=stopped_by, variance_factor=factor, control_variate=reason or "on",
-        accuracy=accuracy, accuracy_ci=accuracy_ci,
+        n_trials=record.n_trials,
+        stopped_by=stopped_by,
+        variance_factor=factor,
+        control_variate=reason or "on",
+        accuracy=accuracy,
+        accuracy_ci=accuracy_ci,
         mse_chip_sd=float(record.losses.std(ddof=1)) if record.n_trials > 1 else float("nan"),
         mse_chip_quantiles=dict(zip(("0.05", "0.25", "0.5", "0.75", "0.95"), map(float, quantiles))),
         read_power_w=float(powers.mean()) * reads_per_second_times_read_time(plan) if len(powers) else float("nan"),
-        n_inputs=len(samples), losses=record.losses, elapsed_s=elapsed_s, cpu_s=cpu_s,
+        n_inputs=len(samples),
+        losses=record.losses,
+        elapsed_s=elapsed_s,
+        cpu_s=cpu_s,
     )
 
 
@@ -215,5 +245,3 @@ def _accuracy(record: Record, samples: Samples, confidence: float) -> tuple[floa
     by_image = record.correct_by_image / record.n_trials
     interval = mean_interval(by_image, confidence=confidence, batch=1)
     return float(by_image.mean()), (max(0.0, interval.low), min(1.0, interval.high))
-
-

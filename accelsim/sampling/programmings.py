@@ -82,3 +82,20 @@ class _Cells:
         weights = pair.positive_siemens - pair.negative_siemens
         weights *= self.weight_per_siemens
         return weights
+
+
+N_VIEWS = 4
+VIEW_TRIAL = 3 << 30
+"""The first trial number of the views, apart from those of Monte-Carlo and of the self check."""
+
+
+def power_views(plan: Plan, *, seed: int, mse_rel: float) -> list[Weights]:
+    """Return the weights whose inputs read power is accounted at: the mean ones, or two mirrored pairs where noise is not small."""
+    programmer = Programmer(plan, seed=seed)
+    if not mse_rel > SMALL_MSE_REL:
+        return [programmer.mean]
+    return [programmer.draw(VIEW_TRIAL + k // 2, sign=1.0 - 2.0 * (k % 2)).view for k in range(N_VIEWS)]
+
+
+SMALL_MSE_REL = 0.005
+"""Relative MSE below which noise adds less than about half a percent to squared inputs."""

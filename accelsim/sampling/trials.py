@@ -46,9 +46,7 @@ class TrialRunner:
         self.layers = plan.layer_of_node()
         self.read_sites = {n: site_id(layer.name, "read", 0) for n, layer in self.layers.items() if layer.site.read_law is not None}
         mean = self.programmer.mean
-        self.points: list[Linearization] = (
-            [linearize(graph, chunk, mean.weights, mean.biases) for chunk in self.chunks] if control else []
-        )
+        self.points: list[Linearization] = [linearize(graph, chunk, mean.weights, mean.biases) for chunk in self.chunks] if control else []
         self.mean_outputs = [_flat(p.output) for p in self.points]
 
     def run(self, trial: int, *, sign: float = 1.0) -> Outcome:
@@ -83,7 +81,8 @@ class TrialRunner:
             start += len(output)
         n = self.reference.size
         return Outcome(
-            loss=loss / n, control=control / n if self.points else np.nan,
+            loss=loss / n,
+            control=control / n if self.points else np.nan,
             correct=np.concatenate(correct) if correct else None,
             power_w=power / start if trial < N_POWER_TRIALS else np.nan,
         )
