@@ -97,5 +97,5 @@ def power_views(plan: Plan, *, seed: int, mse_rel: float) -> list[Weights]:
     return [programmer.draw(VIEW_TRIAL + k // 2, sign=1.0 - 2.0 * (k % 2)).view for k in range(N_VIEWS)]
 
 
-SMALL_MSE_REL = 0.005
-"""Relative MSE below which noise adds less than about half a percent to squared inputs."""
+SMALL_MSE_REL = 0.01
+"""Relative MSE below which noise adds less than about a percent to squared inputs."""
