@@ -9,7 +9,7 @@ import numpy as np
 from accelsim.placement import Plan
 from accelsim.prediction.covariance import covariance_fits, full_covariance
 from accelsim.prediction.selfcheck import FEW_PAIRS, SelfCheck, check_linear
-from accelsim.prediction.sketched import sketch
+from accelsim.prediction.sketched import SketchedResult, chunk_size, sketch
 from accelsim.response.linear import Response
 from accelsim.response.target import Reference
 from accelsim.sampling.monte_carlo import monte_carlo
@@ -86,18 +86,37 @@ def sketched(question: Question, response: Response, check: SelfCheck | None = N
     variance = float(found.variance_by_image.mean())
     mse = float(bias2.mean()) + variance
     linear = float(np.mean((response.mean_output - question.wanted) ** 2)) + response.variance
+    error = _scatter(question, response, found)
     return Verdict(
         method="sketched",
         reason=check.in_words("the Gaussian closure"),
         bias2=float(bias2.mean()),
         variance=variance,
-        mse_se=found.variance_se,
-        rel_error_estimate=check.error_of(mse, linear) + 1.96 * found.variance_se / max(mse, 1e-300),
+        mse_se=error,
+        rel_error_estimate=check.error_of(mse, linear) + 1.96 * error / max(mse, 1e-300),
         mean_output=found.mean_output,
         covariance=found.covariance,
         by_output=None if found.variance_by_output is None else bias2 + found.variance_by_output,
         details=check.numbers(),
     )
+
+
+def _scatter(question: Question, response: Response, found: SketchedResult) -> float:
+    """Return the standard error of a sketch's MSE: the jackknife over chunks of images, whose draws are independent.
+
+    Taken on the ratio to first order, so that images of different difficulty do not count as scatter; what is left of
+    their differences makes it larger, not smaller. At least the scatter that the sketch knows of itself.
+    """
+    by_image = np.mean((found.mean_output - question.wanted) ** 2, axis=1) + found.variance_by_image
+    linear = np.mean((response.mean_output - question.wanted) ** 2, axis=1) + response.variance_by_image
+    cuts = np.arange(0, len(by_image), chunk_size(len(by_image)))
+    sums, lines = np.add.reduceat(by_image, cuts), np.add.reduceat(linear, cuts)
+    if len(cuts) < 3 or lines.sum() <= 0.0:
+        return found.variance_se
+    n = len(cuts)
+    left_out = (sums.sum() - sums) / (lines.sum() - lines)
+    error = float(np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2)))
+    return max(error * float(linear.mean()), found.variance_se)
 
 
 def covariance(question: Question, response: Response, check: SelfCheck | None = None) -> Verdict:

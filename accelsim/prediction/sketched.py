@@ -30,7 +30,7 @@ from workloads.operators.base import Array, LocalMap, join_lanes, repeat_lanes, 
 from workloads.operators.matrix import MatrixOperator
 from workloads.samples import Samples
 
-N_TANGENTS = 16
+N_TANGENTS = 48
 N_MIXES = 2
 N_RESIDUAL_MIXES = 4
 MAX_EXACT_OUTPUTS = 64
@@ -70,10 +70,15 @@ class SketchedResult:
 def sketch(plan: Plan, graph: Network, samples: Samples, *, seed: int, n_probes: int = 0, n_tangents: int = N_TANGENTS) -> SketchedResult:
     """Return the mean and variance of every output under the Gaussian closure."""
     worker = _Worker(plan, graph, seed=seed, n_probes=n_probes, n_tangents=n_tangents)
-    size = 16
+    size = chunk_size(len(samples))
     for number, start in enumerate(range(0, len(samples), size)):
         worker.add(to_lanes(samples.x[start : start + size]), number)
     return worker.result()
+
+
+def chunk_size(n_images: int) -> int:
+    """Return how many images share their draws: at most 16, and so few that there are four chunks to compare."""
+    return max(1, min(16, n_images // 4))
 
 
 class _Worker:
