@@ -22,6 +22,7 @@ from devices.base.toml_codec import (
     about,
     check_types,
     decode,
+    entries,
     joined,
     raise_faults,
     shown,
@@ -46,6 +47,20 @@ def _read_laws() -> dict[str, type]:
     from devices.read_noise import READ_LAWS
 
     return dict(READ_LAWS)
+
+
+SMALLEST, LARGEST = 1e-15, 1e15
+"""What a physical quantity of a spec may be, in SI: no device leaves this, and its square is a float32."""
+
+
+def _check_numbers(record: object) -> None:
+    """Raise SpecError for wrong types and bounds, and for magnitudes with which computing makes no sense."""
+    wrong = check_types(record)
+    for entry in entries(type(record)):
+        value = getattr(record, entry.name)
+        if isinstance(value, float) and value > 0.0 and not SMALLEST <= value <= LARGEST:
+            wrong.append(f"{entry.name}: {shown(value)}: need a value from {SMALLEST:g} to {LARGEST:g}, in SI units")
+    raise_faults(wrong)
 
 
 _OVER = "over cell.g_max_siemens (state_independent) or over the conductance (proportional)."
@@ -73,7 +88,7 @@ class Cell:
     )
 
     def __post_init__(self) -> None:
-        raise_faults(check_types(self))
+        _check_numbers(self)
         if not self.g_min_siemens < self.g_max_siemens:
             raise SpecError(f"need 0 <= g_min_siemens < g_max_siemens, got {self.g_min_siemens:g} S and {self.g_max_siemens:g} S")
 
@@ -111,7 +126,7 @@ class Mapping:
     array: ArraySize | None = field(default=None, metadata=about("Size of an array.", absent="one array a layer"))
 
     def __post_init__(self) -> None:
-        raise_faults(check_types(self))
+        _check_numbers(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +145,7 @@ class Drive:
     )
 
     def __post_init__(self) -> None:
-        raise_faults(check_types(self))
+        _check_numbers(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +157,7 @@ class Sense:
     )
 
     def __post_init__(self) -> None:
-        raise_faults(check_types(self))
+        _check_numbers(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ input, 130 interrupted, 70 a bug of ours.
 """
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as ending:  # argparse has spoken
         return int(ending.code or 0)
     options.command_line = ["accelsim", *arguments]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to end
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         return _guarded(options)
@@ -38,13 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(options: argparse.Namespace) -> int:
     try:
         code = _run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the shell closed it
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINE
     except (AccelsimError, OSError) as error:
         say(f"accelsim: error: {error}")
+        return BAD_INPUT
+    except MemoryError as error:
+        say(f"accelsim: error: not enough memory ({error or 'no more is given'}); give fewer or smaller inputs, or choose --method adjoint")
         return BAD_INPUT
     except KeyboardInterrupt:
         say("accelsim: interrupted")
@@ -55,8 +62,11 @@ def _guarded(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    import logging
+
     from accelsim import cli_commands  # numerical libraries are slow to import, and --help needs none
 
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where there is no home directory for its settings
     return cli_commands.VERBS[options.verb](options)
 
 
@@ -204,7 +214,7 @@ def _natural(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    value = _natural(text)
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= 4 else 0
     if not 1 <= value <= 4096:
         raise argparse.ArgumentTypeError(f"{text!r}: need a whole number from 1 to 4096")
     return value
@@ -234,5 +244,5 @@ def _positive(text: str) -> float:
 def _shape(text: str) -> tuple[int, ...]:
     sizes = text.replace("x", ",").split(",")
     if not all(size.strip().isascii() and size.strip().isdigit() and 0 < int(size) < 2**31 for size in sizes):
-        raise argparse.ArgumentTypeError(f"{text!r}: need sizes of at least 1, without the batch: 1,64,64")
+        raise argparse.ArgumentTypeError(f"{text!r}: need sizes from 1 to 2^31 - 1, without the batch: 1,64,64")
     return tuple(map(int, sizes))

@@ -38,12 +38,22 @@ def answer_or_file(options: argparse.Namespace, *, text: str, record: Mapping[st
 
 def _write_new(path: Path, text: str) -> None:
     try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
+        with path.open("x", encoding="utf-8", newline="\n") as file, _removed_on_failure(path):
             file.write(text + "\n")
+            file.flush()
     except FileExistsError:
         raise RunFolderError(f"--out: {path} is there already; give another name, or remove it first") from None
     except OSError as error:
         raise RunFolderError(f"--out: cannot write {path}: {error.strerror or error}; give a writable place") from error
+
+
+@contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def head(

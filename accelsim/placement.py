@@ -20,6 +20,8 @@ from workloads.samples import Samples
 from workloads.walk import walk
 
 CHUNK_IMAGES = 64
+MAX_MAGNITUDE = 1e15
+"""Above it, sums of squares in float32 overflow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -140,6 +142,16 @@ def check_samples(network: Network, samples: Samples) -> None:
         raise SamplesError(f"x has shape {samples.x.shape}, but {network.name} takes (N, {', '.join(map(str, network.input_shape))})")
 
 
+def check_magnitude(values: Array | float, *, what: str) -> None:
+    """Raise SamplesError for values whose squares would overflow, or that have already."""
+    largest = float(np.max(np.abs(values)))
+    if not largest <= MAX_MAGNITUDE:
+        raise SamplesError(
+            f"{what} of the network reach {largest:.3g}; need at most {MAX_MAGNITUDE:g}; normalize the samples as in training, "
+            "and look for weights that are too large"
+        )
+
+
 def _check_layer_names(graph: Network, accelerator: Accelerator) -> None:
     names = [node.name for _, node in graph.matrix_layers()]
     for name in accelerator.layer_names:
@@ -154,11 +166,13 @@ def _largest_inputs(graph: Network, calibration: Samples) -> dict[int, float]:
 
     def watch(i: int, inputs: tuple[Array, ...]) -> Array:
         if i in largest:
-            largest[i] = max(largest[i], float(np.max(np.abs(inputs[0]))))
+            largest[i] = float(np.maximum(largest[i], np.max(np.abs(inputs[0]))))  # NaN stays
         return graph.nodes[i].operator.forward(*inputs)
 
     for chunk in image_chunks(calibration):
         walk(graph, chunk, apply=watch)
+    for i, node in graph.matrix_layers():
+        check_magnitude(largest[i], what=f"inputs of layer {node.name!r}")
     return largest
 
 

@@ -192,12 +192,15 @@ def resolved(record_type: type, path: Path_, *, table: Mapping[str, Any], layer:
         raise SpecError(f"{where}{dotted(path)}: ambiguous; one of {', '.join(map(dotted, matching))}")
     if any(_shortens(path, full) for full in settable(record_type).keys() - every.keys()):
         raise SpecError(f"{where}{dotted(path)}: a layer cannot differ in this; set it for the whole accelerator")
+    inside = [dotted(full) for full in every if full[: len(path)] == path]
+    if inside:
+        raise SpecError(f"{where}{dotted(path)}: a table, not a value; set what is in it: {', '.join(inside)}")
     raise SpecError(f"{where}{dotted(path)[:200]}: unknown field{_nearest(path, tuple(every))}")
 
 
 def _nearest(path: Path_, every: tuple[Path_, ...]) -> str:
     leaves = get_close_matches(path[-1][:64], sorted({full[-1] for full in every}), n=1)
-    return f"; nearest: {', '.join(dotted(full) for full in every if full[-1] in leaves)}" if leaves else ""
+    return f"; nearest: {', '.join(dotted(full) for full in every if full[-1] in leaves)}" if leaves else "; `accelsim spec NAME` prints all there are"
 
 
 def _shortens(short: Path_, full: Path_) -> bool:

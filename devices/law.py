@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 Values: TypeAlias = NDArray[np.floating]
 Scope: TypeAlias = Literal["chip", "programming", "inference", "read"]
+MAX_ERROR_REL = 1e3
+"""No device errs by more than this many times what it stores; squares beyond it would overflow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from devices.base.errors import SpecError
-from devices.law import CellLaw, CellMoments, Scope, Values
+from devices.law import MAX_ERROR_REL, CellLaw, CellMoments, Scope, Values
 
 INV_SQRT_2PI = 1.0 / np.sqrt(2.0 * np.pi)
 
@@ -40,8 +40,10 @@ def clipped_moments(target: Values, std: Values) -> tuple[Values, Values]:
 
 
 def _checked_rel(value: float) -> None:
-    if not 0.0 <= value < np.inf:
-        raise SpecError(f"need 0 <= error_rel, got {value:g}; it is a standard deviation over a conductance, e.g. 0.01")
+    if not 0.0 <= value <= MAX_ERROR_REL:
+        raise SpecError(
+            f"need 0 <= error_rel, got {value:g}; it is a standard deviation over a conductance, e.g. 0.01, and at most {MAX_ERROR_REL:g}"
+        )
 
 
 class GaussianError(CellLaw):

@@ -6,12 +6,14 @@ from typing import ClassVar
 import numpy as np
 
 from devices.base.errors import SpecError
-from devices.law import ReadLaw, Scope, Values
+from devices.law import MAX_ERROR_REL, ReadLaw, Scope, Values
 
 
 def _checked_rel(value: float) -> None:
-    if not 0.0 <= value < np.inf:
-        raise SpecError(f"need 0 <= error_rel, got {value:g}; it is a standard deviation over a conductance, e.g. 0.005")
+    if not 0.0 <= value <= MAX_ERROR_REL:
+        raise SpecError(
+            f"need 0 <= error_rel, got {value:g}; it is a standard deviation over a conductance, e.g. 0.005, and at most {MAX_ERROR_REL:g}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from workloads.kernels import ConvGeometry
 from workloads.network import INPUT, Network, Node
 from workloads.operators.matrix import Conv
 from workloads.samples import Samples, samples_of
+from workloads.walk import evaluate
 
 ERROR_REL = 0.05
 
@@ -162,7 +163,7 @@ def test_it_stops_at_fixed_trial_counts_only() -> None:
 def test_accuracy_has_an_interval_over_images() -> None:
     """Without noise it is that of the images alone; with noise lower, and between 0 and 1."""
     samples = judged()
-    clean = digits_plan("cnn").network.forward(samples.x).argmax(axis=1) == samples.y
+    clean = evaluate(digits_plan("cnn").network, samples.x).argmax(axis=1) == samples.y
     found = monte_carlo(digits_plan("cnn", error_rel=1e-6), samples, seed=3, max_trials=200)
     assert found.accuracy == pytest.approx(clean.mean())
     expected = mean_interval(clean.astype(np.float64), confidence=0.95, batch=1)

@@ -15,6 +15,7 @@ from devices.base.errors import MemoryLimitError, NetworkError, SpecError, Unsup
 from tests.digits import digits_plan, judged
 from workloads.network import Network, Node
 from workloads.operators.normalization import Softmax
+from workloads.walk import evaluate
 
 READ_NOISE = ("cell.read_noise.kind=state_independent", "cell.read_noise.error_rel=0.03")
 EVERYTHING = (*READ_NOISE, "mapping.levels=32", "mapping.bias=device")
@@ -74,7 +75,7 @@ def test_against_the_quantized_network_quantization_is_no_error() -> None:
     plan = digits_plan("cnn", "mapping.levels=8", error_rel=1e-5)
     against_float = predict(plan, judged(), seed=3, method="adjoint")
     against_itself = predict(plan, judged(), seed=3, method="adjoint", reference="quantized")
-    exact = np.mean((plan_outputs(plan) - plan.network.forward(judged().x)) ** 2)
+    exact = np.mean((plan_outputs(plan) - evaluate(plan.network, judged().x)) ** 2)
     assert against_float.mse == pytest.approx(float(exact), rel=1e-3)
     assert against_float.by_cause["quantization"] == pytest.approx(float(exact), rel=1e-5)
     assert against_itself.mse < 1e-3 * against_float.mse
@@ -90,7 +91,7 @@ def plan_outputs(plan: Plan) -> np.ndarray:
         rounded = (np.rint(layer.operator.weights / step) * step).astype(np.float32)
         i = plan.network.index(layer.name)
         nodes[i] = replace(nodes[i], operator=replace(nodes[i].operator, weights=rounded))  # type: ignore[type-var]
-    return replace(plan.network, nodes=tuple(nodes)).forward(judged().x)
+    return evaluate(replace(plan.network, nodes=tuple(nodes)), judged().x)
 
 
 def test_random_probes_agree_with_carrying_every_output() -> None:

@@ -20,6 +20,7 @@ from workloads.onnx_survey import survey
 from workloads.operators.matrix import Conv, MatrixOperator
 from workloads.operators.merge import Affine, Mul
 from workloads.operators.smooth import Gelu, HardSwish, SiLU
+from workloads.walk import evaluate
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ZOO = Path(__file__).parents[1] / "workloads" / "zoo"
@@ -58,7 +59,7 @@ def images(shape: Sequence[int], n: int = N_IMAGES, seed: int = 0) -> np.ndarray
 
 def assert_agrees(network: Network, model: onnx.ModelProto, x: np.ndarray) -> None:
     (expected, *_) = ReferenceEvaluator(model).run(None, {model.graph.input[0].name: x})
-    found = network.forward(x)
+    found = evaluate(network, x)
     assert found.dtype == np.float32
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=0, atol=AGREEMENT * max(float(np.abs(expected).max()), 1e-3))
@@ -300,7 +301,7 @@ def test_lrn_sums_its_neighbours(size: int, tmp_path: Path) -> None:
         near = x[:, max(0, c - (size - 1) // 2) : c + size // 2 + 1]
         expected[:, c] = x[:, c] / (2.0 + 0.3 / size * (near**2).sum(axis=1)) ** 0.6
     network = load_onnx(saved(model_of([node], (6, 4, 4)), tmp_path))
-    np.testing.assert_allclose(network.forward(x), expected, rtol=1e-5)
+    np.testing.assert_allclose(evaluate(network, x), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
@@ -309,7 +310,7 @@ def test_softmax_before_opset_13_is_over_all_axes_from_its_own(op: str, tmp_path
     network = load_onnx(saved(model_of([helper.make_node(op, ["x"], ["y"], axis=2)], IMAGE, opset=11), tmp_path))
     flat = np.exp(x.reshape(N_IMAGES, 3, 56).astype(np.float64))
     expected = (flat / flat.sum(axis=2, keepdims=True)).reshape(x.shape)
-    np.testing.assert_allclose(network.forward(x), expected if op == "Softmax" else np.log(expected), rtol=1e-4)
+    np.testing.assert_allclose(evaluate(network, x), expected if op == "Softmax" else np.log(expected), rtol=1e-4)
 
 
 def test_groups_of_a_transposed_convolution_are_separate(tmp_path: Path) -> None:
@@ -376,7 +377,7 @@ def test_torchs_exports_give_torchs_outputs_for_any_batch(name: str, n_images: i
     with np.load(kept) as held:
         x, y = held["x"][:n_images], held["y"][:n_images]
     network = load_onnx(path)
-    np.testing.assert_allclose(network.forward(x), y, rtol=0, atol=AGREEMENT * np.abs(y).max())
+    np.testing.assert_allclose(evaluate(network, x), y, rtol=0, atol=AGREEMENT * np.abs(y).max())
     assert [node.name for _, node in network.matrix_layers()] == ["conv1", "conv2", "fc"]
 
 
@@ -763,7 +764,7 @@ def test_external_data_beside_the_model_is_read(tmp_path: Path) -> None:
     (tmp_path / "deep" / "w.data").write_bytes(b"\0" * 8 + rand(6, 4).tobytes())
     network = load_onnx(external(tmp_path, location="deep/w.data", offset=8))
     x = images((6,))
-    np.testing.assert_allclose(network.forward(x), x @ rand(6, 4), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(evaluate(network, x), x @ rand(6, 4), rtol=1e-5, atol=1e-5)
 
 
 def test_missing_or_short_external_data_is_one_error(tmp_path: Path) -> None:

@@ -80,12 +80,6 @@ class Network:
             if isinstance(node.operator, MatrixOperator):
                 yield i, node
 
-    def forward(self, images: Array) -> Array:
-        """Return the output `(N, *out_shape)` for images `(N, *input_shape)`, in the float precision of the engine."""
-        from workloads.walk import run
-
-        return from_lanes(run(self, to_lanes(images)))
-
 
 def to_lanes(batch: Array, dtype: type = np.float32) -> Array:
     """Return a batch `(N, *shape)` as an engine array `(*shape, N)`."""

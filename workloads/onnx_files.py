@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from devices.base.errors import NetworkError, UnsupportedOperatorError
+from devices.base.errors import NetworkError, UnsupportedOperatorError, no_file
 from workloads.network import digest_of
 
 OPSETS = range(7, 23)
@@ -70,7 +70,7 @@ def read_onnx(path: Path) -> OnnxFile:
 
 def _parse(path: Path) -> onnx.ModelProto:
     if not path.is_file():
-        raise NetworkError(f"no network file {str(path)!r}" + (": it is a folder" if path.is_dir() else ""))
+        raise NetworkError(no_file("network", path))
     try:
         raw = path.read_bytes()
     except OSError as error:

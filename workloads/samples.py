@@ -1,5 +1,6 @@
 """Input samples from an `.npz` file, read as untrusted input: headers and sizes first, then the numbers."""
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.base.errors import SamplesError
+from devices.base.errors import SamplesError, no_file
 from workloads.network import digest_of
 from workloads.operators.base import Shape
 
@@ -21,7 +22,9 @@ HEADER_BYTES = 2**16
 """An `.npy` header is longer only in damaged or hostile files."""
 MAX_EXPANSION = 1100
 """Deflate packs at most 1032 bytes into one; a member that declares more is hostile."""
-DAMAGED = (ValueError, KeyError, TypeError, SyntaxError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, OSError)
+DAMAGED = (
+    ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, OSError,
+)  # fmt: skip
 """What zipfile and numpy raise for a member that is no array."""
 Selection: TypeAlias = slice | Sequence[int] | NDArray
 
@@ -97,14 +100,14 @@ def load_samples(path: str | Path, *, input_shape: Shape | None = None) -> Sampl
     """
     path = Path(path)
     if not path.is_file():
-        raise SamplesError(f"no samples file {str(path)!r}" + (": it is a folder" if path.is_dir() else ""))
+        raise SamplesError(no_file("samples", path))
     try:
         with zipfile.ZipFile(path) as archive:
             arrays = _read_members(archive, path.name)
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise SamplesError(f"{path.name} is not an .npz file, or is damaged; write it by numpy.savez(path, x=x, y=y)") from error
     except OSError as error:
-        raise SamplesError(f"{path.name} cannot be read: {error}") from error
+        raise SamplesError(f"{path.name} cannot be read: {error.strerror or error}") from error
     for array in arrays.values():
         array.flags.writeable = False
     return samples_of(arrays["x"], arrays.get("y"), input_shape=input_shape)
@@ -130,7 +133,7 @@ def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, label: str
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             shape, _, dtype = read(member, max_header_size=HEADER_BYTES)
             header = member.tell()
-    except DAMAGED as error:
+    except (*DAMAGED, MemoryError) as error:  # numpy parses the header as Python, whose parser ends so when nested too deeply
         raise SamplesError(f"{label} is not a numpy array, or is damaged; write it by numpy.savez(path, x=x, y=y)") from error
     if dtype.hasobject:
         raise SamplesError(f"{label} is an array of Python objects, which is never read; convert it to float32")

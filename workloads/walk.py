@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from workloads.network import INPUT, Network, NodeIndex
+from workloads.network import INPUT, Network, NodeIndex, from_lanes, to_lanes
 from workloads.operators.base import Array
 
 Apply = Callable[[NodeIndex, tuple[Array, ...]], Array]
@@ -30,3 +30,8 @@ def walk(network: Network, images: Array, *, apply: Apply | None = None, keep: b
         if i == network.output and not keep:
             break
     return values
+
+
+def evaluate(network: Network, batch: Array) -> Array:
+    """Return the outputs `(N, *out_shape)` of a batch `(N, *input_shape)`, in the float precision of the engine."""
+    return from_lanes(run(network, to_lanes(batch)))

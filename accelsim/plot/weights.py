@@ -37,7 +37,7 @@ def plot_weights(plan: Plan, layer: str, *, seed: int, axes: "NDArray | None" = 
     panels: tuple[Panel, ...] = (
         (placed.operator.weights.ravel(), "weight", f"{layer}: {placed.operator.weights.size} weights", BLUE),
         (1e6 * _both(wanted), "conductance asked for (uS)", f"largest weight at {used}", GREEN),
-        (error, "stored less asked for (uS), one programming", f"error {_spread(error)}", ORANGE),
+        (error, "stored less asked for (uS)", f"error {_spread(error)}", ORANGE),
     )
     for ax, panel in zip(axes, panels):
         _histogram(ax, panel)
@@ -55,7 +55,7 @@ def _both(pair: Pair) -> NDArray:
 
 
 def _spread(error_microsiemens: NDArray) -> str:
-    return f"{format_quantity(1e-6 * float(error_microsiemens.std()), 'siemens', n_digits=3)} rms"
+    return f"{format_quantity(1e-6 * float(np.sqrt(np.mean(error_microsiemens**2))), 'siemens', n_digits=3)} rms"
 
 
 def _histogram(ax: "Axes", panel: Panel) -> None:

@@ -59,4 +59,6 @@ def _biased(plan: Plan) -> bool:
 
 
 def _with_interaction(parts: dict[str, float], mse: float) -> dict[str, float]:
+    if len(parts) == 1:  # with one source there is nothing to turn off, and nothing to interact with
+        parts = dict.fromkeys(parts, mse)
     return {**parts, INTERACTION: mse - sum(parts.values())}

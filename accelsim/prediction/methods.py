@@ -1,61 +1,22 @@
 """The methods of prediction, each with an estimate of its own error, and the rule that chooses between them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
-from accelsim.placement import Plan
 from accelsim.prediction.covariance import covariance_fits, full_covariance
+from accelsim.prediction.question import Question, Verdict
 from accelsim.prediction.selfcheck import FEW_PAIRS, SelfCheck, check_linear
 from accelsim.prediction.sketched import SketchedResult, chunk_size, sketch
 from accelsim.response.linear import Response
-from accelsim.response.target import Reference
 from accelsim.sampling.monte_carlo import monte_carlo
 from devices.base.errors import UnsupportedMethodError
-from workloads.network import Network
-from workloads.operators.base import Array
-from workloads.samples import Samples
 
 CORRECTED_MAX_TRIALS = 20_000
 OWN_TRIALS = 0x5EED_C0DE_0000_0001
 """Turns a seed into the one of the corrected method's trials, so that a Monte-Carlo check with the same seed is independent of them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Question:
-    """What is asked: the plan, the samples, what the outputs should have been, and how good the answer must be."""
-
-    plan: Plan
-    graph: Network
-    samples: Samples
-    seed: int
-    wanted: Array
-    tol_rel: float
-    reference: Reference
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Verdict:
-    """One method's answer: `bias2 + variance = mse`, its standard error, its own error estimate, and what else it knows."""
-
-    method: str
-    reason: str
-    bias2: float
-    variance: float
-    mse_se: float
-    rel_error_estimate: float
-    mean_output: Array
-    covariance: Array | None
-    by_output: Array | None
-    warnings: tuple[str, ...] = ()
-    details: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def mse(self) -> float:
-        """The predicted mean squared error."""
-        return self.bias2 + self.variance
 
 
 def adjoint(question: Question, response: Response, check: SelfCheck | None = None) -> Verdict:

@@ -10,7 +10,8 @@ from accelsim.ledger import LayerPower, read_power
 from accelsim.placement import Plan, check_samples
 from accelsim.prediction.accuracy import accuracy, predicted_accuracy
 from accelsim.prediction.attribution import attribution_by_cause, attribution_by_layer
-from accelsim.prediction.methods import METHODS, Question, Verdict, choose
+from accelsim.prediction.methods import METHODS, choose
+from accelsim.prediction.question import Question, Verdict
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import ErrorReport
 from accelsim.response.linear import MAX_EXACT_OUTPUTS, N_SKETCHES, Response, respond

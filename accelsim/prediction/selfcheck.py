@@ -11,17 +11,14 @@ standard error. Pairs are drawn until the estimate is sharp or hopeless.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from accelsim.prediction.question import Question
 from accelsim.response.linear import Response
 from accelsim.sampling.trials import TrialRunner
-
-if TYPE_CHECKING:
-    from accelsim.prediction.methods import Question
 
 MAX_BYTES = 2 * 2**30
 """Activations the check may keep; beyond that it looks at evenly spread images only."""
@@ -79,7 +76,7 @@ class SelfCheck:
         return {"excess": self.excess, "excess_se": self.excess_se, "n_pairs": float(self.n_pairs)}
 
 
-def check_linear(question: "Question", response: Response, *, max_pairs: int = MAX_PAIRS) -> SelfCheck:
+def check_linear(question: Question, response: Response, *, max_pairs: int = MAX_PAIRS) -> SelfCheck:
     """Return the self check over all samples, or over as many as fit in memory."""
     n = len(_chosen(question))
     n_groups = max(1, n // GROUP)
@@ -101,7 +98,7 @@ def check_linear(question: "Question", response: Response, *, max_pairs: int = M
 class _Group:
     """Some of the images, with the point their linear response is taken at."""
 
-    def __init__(self, question: "Question", response: Response, chosen: NDArray[np.intp]) -> None:
+    def __init__(self, question: Question, response: Response, chosen: NDArray[np.intp]) -> None:
         self.runner = TrialRunner(
             question.plan, question.graph, question.samples[chosen], reference=question.wanted[chosen], seed=question.seed, control=True,
         )
@@ -126,7 +123,7 @@ def _settled(check: SelfCheck, tol_rel: float) -> bool:
     return check.linear_error <= ENOUGH * tol_rel or sharp or abs(check.excess) - check.half_width > 4.0 * tol_rel
 
 
-def _chosen(question: "Question") -> NDArray[np.intp]:
+def _chosen(question: Question) -> NDArray[np.intp]:
     n = len(question.samples)
     affordable = max(1, MAX_BYTES // (4 * question.plan.activation_elements()))
     return np.arange(n) if n <= affordable else np.linspace(0, n - 1, affordable).astype(np.intp)

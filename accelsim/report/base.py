@@ -134,4 +134,7 @@ def clean(value: Any) -> Any:
 
 def percent(value: float | None, digits: int = 2) -> str:
     """Return a share as a percentage, or a dash."""
-    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
+    if value is None or not math.isfinite(value):
+        return "-"
+    rounded = round(100 * value, digits) + 0.0  # -0.0 becomes 0.0
+    return f"{rounded:.{digits}f} %"

@@ -109,7 +109,8 @@ def _with_interval(report: ErrorReport | TrialReport) -> str:
 def _section(title: str, changes: tuple[Change, ...], names: tuple[str, str]) -> str:
     if not changes:
         return f"{title}: the same"
-    body = [[f"  {name}", _shown(a), _shown(b), _relative(a, b)] for name, a, b in changes]
+    is_quantity = title != "question"  # a seed's change has no percentage
+    body = [[f"  {name}", _shown(a), _shown(b), _relative(a, b) if is_quantity else ""] for name, a, b in changes]
     return columns_table([f"{title}:", *(_short(name) for name in names), "change"], body)
 
 

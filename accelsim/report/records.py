@@ -1,5 +1,6 @@
 """The answers: predicted error, sampled error, and whether they agree."""
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -100,7 +101,7 @@ class ErrorReport(Report):
         return [
             ("network", f"{self.provenance.network}, error of {self.provenance.output!r} against the {self.provenance.reference} network"),
             ("MSE", f"{self.mse:.4g}" + (f" +- {1.96 * self.mse_se:.2g} (95 %)" if self.mse_se else "")),
-            ("relative MSE", f"{self.mse_rel:.4g} of the variance of the clean outputs"),
+            ("relative MSE", _relative(self.mse_rel)),
             ("  bias^2 + variance", f"{self.bias2:.4g} + {self.variance:.4g}"),
             ("own error estimate", f"{percent(self.rel_error_estimate)}, tolerance {percent(self.tol_rel, 0)}: {verdict}"),
             ("method", f"{self.method}: {self.reason}"),
@@ -220,7 +221,7 @@ class TrialReport(Report):
         return [
             ("network", f"{self.provenance.network}, error of {self.provenance.output!r} against the {self.provenance.reference} network"),
             ("MSE", f"{self.mse:.4g}, {percent(self.confidence, 0)} interval {self.ci_low:.4g} to {self.ci_high:.4g}"),
-            ("relative MSE", f"{self.mse_rel:.4g} of the variance of the clean outputs"),
+            ("relative MSE", _relative(self.mse_rel)),
             (
                 "trials",
                 f"{self.n_trials}, ended by {self.stopped_by}; control variate: {self.control_variate}, "
@@ -310,6 +311,11 @@ def _check_same_question(one: Provenance, other: Provenance) -> None:
 def _components(parts: dict[str, float]) -> str:
     shown = ", ".join(f"{name} {format_quantity(value, 'watt', n_digits=4)}" for name, value in parts.items() if value > 0.0)
     return f" ({shown})" if shown else ""
+
+
+def _relative(mse_rel: float) -> str:
+    """Return the relative MSE with what it is relative to; outputs that are all the same have no variance."""
+    return f"{mse_rel:.4g} of the variance of the clean outputs" if math.isfinite(mse_rel) else "- (the clean outputs do not vary)"
 
 
 def _share(value: float, total: float) -> float:

@@ -29,6 +29,7 @@ from accelsim.report.design_report import DesignReport
 from accelsim.report.record_codec import arrays_of, decoded, encoded
 from accelsim.report.records import ErrorReport, TrialReport
 from devices.base.errors import AccelsimError, RunFolderError
+from workloads.samples import DAMAGED
 
 KINDS: Mapping[str, type[Report]] = {report.kind: report for report in (ErrorReport, TrialReport, DesignReport)}
 MAX_TEXT_BYTES = 64 * 2**20
@@ -257,7 +258,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {info.filename.removesuffix(".npy"): _array(archive, info) for info in archive.infolist()}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError) as error:
+    except (*DAMAGED, MemoryError) as error:
         raise RunFolderError(f"arrays.npz is damaged: {error}") from None
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from accelsim.placement import Plan, image_chunks
+from accelsim.placement import Plan, check_magnitude, image_chunks
 from accelsim.response.passes import matrix_forward
 from devices.base.errors import NetworkError
 from workloads.network import INPUT, Network, NodeIndex, from_lanes
@@ -43,7 +43,9 @@ class Weights:
     def outputs(self, graph: Network, samples: Samples) -> Array:
         """Return the outputs `(N, n_out)`, float64, of the network with these weights."""
         parts = [from_lanes(run(graph, chunk, apply=self.applied_to(graph))) for chunk in image_chunks(samples)]
-        return np.concatenate(parts).reshape(len(samples), -1).astype(np.float64)
+        outputs = np.concatenate(parts).reshape(len(samples), -1).astype(np.float64)
+        check_magnitude(outputs, what="outputs")
+        return outputs
 
     def applied_to(self, graph: Network):  # type: ignore[no-untyped-def]
         """Return the `apply` that walks `graph` with these weights."""

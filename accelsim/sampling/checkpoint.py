@@ -4,19 +4,16 @@ import os
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accelsim.sampling.record import Record, no_trials
 from devices.base.errors import RunFolderError
-
-if TYPE_CHECKING:
-    from accelsim.sampling.monte_carlo import Record
 
 FIELDS = ("losses", "controls", "powers", "n_correct", "correct_by_image")
 
 
-def save_trials(path: str | Path, record: "Record", *, key: str) -> None:
+def save_trials(path: str | Path, record: Record, *, key: str) -> None:
     """Write the trials under a temporary name and rename: a kill leaves the old file or the new one, never half of one."""
     target = Path(path)
     try:
@@ -29,17 +26,14 @@ def save_trials(path: str | Path, record: "Record", *, key: str) -> None:
         raise RunFolderError(f"cannot write the checkpoint {target}: {error.strerror}; give a writable path") from error
 
 
-def load_trials(path: str | Path, *, key: str, n_images: int) -> "Record":
+def load_trials(path: str | Path, *, key: str, n_images: int) -> Record:
     """Return the trials of an earlier run of the very same question, or none when there is no file yet.
 
     Raises RunFolderError for a file that is not a checkpoint, or is one of another plan, seed or samples.
     """
-    from accelsim.sampling.monte_carlo import Record
-
     target = Path(path)
     if not target.exists():
-        none = np.zeros(0)
-        return Record(losses=none, controls=none, powers=none, n_correct=none, correct_by_image=np.zeros(n_images))
+        return no_trials(n_images)
     try:
         with np.load(target, allow_pickle=False) as stored:
             found = str(stored["key"])

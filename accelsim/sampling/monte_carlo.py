@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from accelsim.response.linear import MAX_EXACT_OUTPUTS, respond
 from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.sampling.checkpoint import load_trials, save_trials
 from accelsim.sampling.estimate import Interval, adjusted_losses, checkpoints, mean_interval, pairs_pay
+from accelsim.sampling.record import Record, no_trials
 from accelsim.sampling.trials import N_POWER_TRIALS, Outcome, TrialRunner
 from devices.base.errors import SpecError
 from workloads.network import Network, digest_of
@@ -32,23 +32,6 @@ Progress = Callable[[int, int, float], None]
 BLOCK = 40
 """Trials between two looks at the clock, the checkpoint and the keyboard; the first block decides about mirrored pairs."""
 MAX_CONTROL_BYTES = 3 * 2**30
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Record:
-    """What is kept of every trial, in trial order."""
-
-    losses: Array
-    controls: Array
-    powers: Array
-    n_correct: Array
-    """Correct answers in each trial; NaN without labels."""
-    correct_by_image: Array
-    """Number of trials in which each image was answered correctly."""
-
-    @property
-    def n_trials(self) -> int:
-        return len(self.losses)
 
 
 def monte_carlo(
@@ -79,7 +62,7 @@ def monte_carlo(
     control_mean, reason = _control_mean(plan, graph, samples, wanted, seed, control_variate)
     runner = TrialRunner(plan, graph, samples, reference=wanted, seed=seed, control=control_mean is not None)
     key = digest_of(plan.digest, samples.digest, str(seed), str(output), reference, str(control_mean is not None))
-    record = load_trials(checkpoint, key=key, n_images=len(samples)) if checkpoint else _empty(len(samples))
+    record = load_trials(checkpoint, key=key, n_images=len(samples)) if checkpoint else no_trials(len(samples))
     stopped_by = "max_trials"
     try:
         for count in checkpoints(max_trials):
@@ -179,11 +162,6 @@ def _appended(record: Record, outcomes: list[Outcome]) -> Record:
         n_correct=np.append(record.n_correct, [np.nan if o.correct is None else float(o.correct.sum()) for o in outcomes]),
         correct_by_image=record.correct_by_image + (np.sum(correct, axis=0) if correct else 0),
     )
-
-
-def _empty(n_images: int) -> Record:
-    none = np.zeros(0)
-    return Record(losses=none, controls=none, powers=none, n_correct=none, correct_by_image=np.zeros(n_images))
 
 
 def _interval(record: Record, control_mean: float | None, confidence: float) -> Interval:

@@ -1,5 +1,7 @@
 """Errors a user can cause and mend. Each message has the value, the rule and the lever."""
 
+from pathlib import Path
+
 
 class AccelsimError(Exception):
     """Base of every error that is the user's to mend; the CLI prints these without a traceback."""
@@ -35,3 +37,9 @@ class InfeasibleError(AccelsimError):
 
 class RunFolderError(AccelsimError):
     """A run folder that cannot be written, or is not one of ours."""
+
+
+def no_file(what: str, path: Path) -> str:
+    """Return the message for a path where no regular file is."""
+    instead = ": it is a folder" if path.is_dir() else ": it is a pipe or a device" if path.exists() else ""
+    return f"no {what} file {str(path)!r}{instead}"

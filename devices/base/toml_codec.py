@@ -230,7 +230,8 @@ def parse_toml(text: str, *, origin: str, max_bytes: int = MAX_FILE_BYTES) -> di
     except RecursionError:
         raise SpecError(f"{origin}: not TOML: nested too deeply") from None
     except ValueError as error:
-        raise SpecError(f"{origin}: not TOML: {error}") from None
+        reason = str(error).partition(";")[0]  # what follows is Python's advice to programmers
+        raise SpecError(f"{origin}: not TOML: {reason}") from None
 
 
 def _refuse_long_keys(text: str, origin: str) -> None:

@@ -1,0 +1,45 @@
+"""What a method of prediction is asked, and what it answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from accelsim.placement import Plan
+from accelsim.response.target import Reference
+from workloads.network import Network
+from workloads.operators.base import Array
+from workloads.samples import Samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question:
+    """What is asked: the plan, the samples, what the outputs should have been, and how good the answer must be."""
+
+    plan: Plan
+    graph: Network
+    samples: Samples
+    seed: int
+    wanted: Array
+    tol_rel: float
+    reference: Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Verdict:
+    """One method's answer: `bias2 + variance = mse`, its standard error, its own error estimate, and what else it knows."""
+
+    method: str
+    reason: str
+    bias2: float
+    variance: float
+    mse_se: float
+    rel_error_estimate: float
+    mean_output: Array
+    covariance: Array | None
+    by_output: Array | None
+    warnings: tuple[str, ...] = ()
+    details: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def mse(self) -> float:
+        """The predicted mean squared error."""
+        return self.bias2 + self.variance
