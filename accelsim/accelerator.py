@@ -58,7 +58,8 @@ def _check_numbers(record: object) -> None:
     wrong = check_types(record)
     for entry in entries(type(record)):
         value = getattr(record, entry.name)
-        if isinstance(value, float) and value > 0.0 and not SMALLEST <= value <= LARGEST:
+        is_divisor = entry.about.above == 0.0
+        if isinstance(value, float) and (value > LARGEST or (is_divisor and 0.0 < value < SMALLEST)):
             wrong.append(f"{entry.name}: {shown(value)}: need a value from {SMALLEST:g} to {LARGEST:g}, in SI units")
     raise_faults(wrong)
 

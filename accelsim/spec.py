@@ -200,7 +200,9 @@ def resolved(record_type: type, path: Path_, *, table: Mapping[str, Any], layer:
 
 def _nearest(path: Path_, every: tuple[Path_, ...]) -> str:
     leaves = get_close_matches(path[-1][:64], sorted({full[-1] for full in every}), n=1)
-    return f"; nearest: {', '.join(dotted(full) for full in every if full[-1] in leaves)}" if leaves else "; `accelsim spec NAME` prints all there are"
+    if not leaves:
+        return "; `accelsim spec NAME` prints all there are"
+    return f"; nearest: {', '.join(dotted(full) for full in every if full[-1] in leaves)}"
 
 
 def _shortens(short: Path_, full: Path_) -> bool:

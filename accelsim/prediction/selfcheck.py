@@ -6,7 +6,7 @@ With L the loss of a programming and C the loss of its linear response, whose me
 
 is the error of first order itself. L - C = 2 <J e, h2(e)> + (|h2|^2 + 2 <J e, h3> + ...): the leading term is odd in the
 error e, so the mean over a programming and its mirror image (the same normals negated) loses it, and a few pairs suffice.
-Images differ, so each pair looks at the next sixteen of them (evenly spread), and the scatter between images is part of the
+Images differ, so each pair looks at the next eight of them (evenly spread), and the scatter between images is part of the
 standard error. Pairs are drawn until the estimate is sharp or hopeless.
 """
 
@@ -23,9 +23,7 @@ from accelsim.sampling.trials import TrialRunner
 MAX_BYTES = 2 * 2**30
 """Activations the check may keep; beyond that it looks at evenly spread images only."""
 MIN_PAIRS, FEW_PAIRS, MAX_PAIRS = 8, 24, 96
-GROUP = 16
-ENOUGH = 0.8
-"""Share of the tolerance at which first order's error, interval included, is good enough to stop."""
+GROUP = 8
 CLOSURE_LIMIT = 0.8
 """Excess beyond which a Gaussian closure is not worth trying."""
 
@@ -120,7 +118,7 @@ def _settled(check: SelfCheck, tol_rel: float) -> bool:
     if check.n_pairs < MIN_PAIRS:
         return False
     sharp = check.n_pairs >= 2 * MIN_PAIRS and check.half_width <= 0.4 * tol_rel
-    return check.linear_error <= ENOUGH * tol_rel or sharp or abs(check.excess) - check.half_width > 4.0 * tol_rel
+    return check.linear_error <= tol_rel or sharp or abs(check.excess) - check.half_width > 4.0 * tol_rel
 
 
 def _chosen(question: Question) -> NDArray[np.intp]:

@@ -26,7 +26,7 @@ from workloads.samples import Samples
 
 MAX_EXACT_OUTPUTS = 64
 MAX_COVARIANCE_OUTPUTS = 32
-N_SKETCHES = 16
+N_SKETCHES = 12
 LANES_WANTED = 160
 
 
