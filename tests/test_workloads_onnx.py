@@ -323,7 +323,7 @@ def test_groups_of_a_transposed_convolution_are_separate(tmp_path: Path) -> None
         node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], **options)
         half = model_of([node], (2, 5, 5), constants={"w": weights[part]})
         halves.append(ReferenceEvaluator(half).run(None, {"x": x[:, part]})[0])
-    found = load_onnx(saved(whole, tmp_path)).forward(x)
+    found = evaluate(load_onnx(saved(whole, tmp_path)), x)
     np.testing.assert_allclose(found, np.concatenate(halves, axis=1), rtol=1e-4, atol=1e-4)
 
 
@@ -585,7 +585,7 @@ def test_shapes_computed_in_the_graph_are_folded(name: str, batch: int | str, tm
 @pytest.mark.parametrize("target", [(2, 168), (2, -1), (-1, 168), (0, 3, 56)])
 def test_a_reshape_to_the_declared_batch_means_any_batch(target: tuple[int, ...], tmp_path: Path) -> None:
     model = model_of([node("Reshape", "x t", "y")], IMAGE, constants={"t": ints(*target)}, batch=2)
-    found = load_onnx(saved(model, tmp_path)).forward(images(IMAGE, 5))
+    found = evaluate(load_onnx(saved(model, tmp_path)), images(IMAGE, 5))
     assert found.shape[0] == 5
     np.testing.assert_array_equal(found.ravel(), images(IMAGE, 5).ravel())
 

@@ -20,6 +20,7 @@ from accelsim.report.records import ErrorReport, TrialReport
 from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.sampling.monte_carlo import Progress, monte_carlo
 from devices.base.errors import SamplesError, SpecError
+from devices.base.quantity import format_quantity
 from workloads.network import Network
 from workloads.operators.base import Array
 from workloads.samples import Samples
@@ -222,8 +223,9 @@ class _Search:
 
     def _levers(self, terms: Coefficients) -> tuple[str, ...]:
         if self.question.power_budget_w is not None:
+            fixed = format_quantity(terms.problem.p0_w, "watt", n_digits=4)
             return (
-                f"raise --power-budget above the floor; {terms.problem.p0_w:.4g} W of it do not depend on the scales",
+                f"raise --power-budget above the floor; {fixed} of it do not depend on the scales",
                 "lower drive.v_read_v: memristor power falls with its square",
                 "lower drive.rate_hz, or sense.feedback_ohm where amplifiers are counted",
             )

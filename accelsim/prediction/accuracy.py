@@ -1,6 +1,7 @@
 """From error to accuracy: how often the largest output is the right one, from the mean and covariance of the outputs alone."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from devices.base.stream import normals, site_id
 from workloads.operators.base import Array
@@ -21,6 +22,6 @@ def predicted_accuracy(mean: Array, covariance: Array, labels: Array, *, seed: i
     return float(np.mean(outputs.argmax(axis=2) == np.asarray(labels)[:, None]))
 
 
-def accuracy(outputs: Array, labels: Array | None) -> float | None:
+def accuracy(outputs: Array, labels: NDArray[np.int64] | None) -> float | None:
     """Return the share of images whose largest output is the label's."""
     return None if labels is None else float(np.mean(outputs.argmax(axis=1) == np.asarray(labels)))

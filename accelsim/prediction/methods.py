@@ -120,7 +120,7 @@ def corrected(question: Question, response: Response, check: SelfCheck | None = 
     scale = (trials.mse - bias2) / response.variance if response.variance > 0.0 else 1.0
     return Verdict(
         method="corrected",
-        reason=f"first order corrected by {trials.n_trials} trials, worth {trials.n_trials * trials.variance_factor:.3g} plain ones",
+        reason=f"first order corrected by {trials.n_trials} trials, worth {trials.n_trials * trials.variance_factor:.0f} plain ones",
         bias2=bias2,
         variance=trials.mse - bias2,
         mse_se=trials.mse_se,

@@ -14,6 +14,7 @@ from accelsim.prediction.methods import METHODS, choose
 from accelsim.prediction.question import Question, Verdict
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import ErrorReport
+from accelsim.response.labels import usable_labels
 from accelsim.response.linear import MAX_EXACT_OUTPUTS, N_SKETCHES, Response, respond
 from accelsim.response.target import Reference, Weights, graph_to_output, ideal_weights
 from accelsim.sampling.programmings import power_views
@@ -80,7 +81,7 @@ def _check_memory(plan: Plan, graph: Network, limit: int) -> None:
     if need > limit:
         raise MemoryLimitError(
             f"predict() needs about {need / 2**30:.2g} GiB for {plan.network.name}, above the limit of {limit / 2**30:.2g} GiB; "
-            "raise memory_limit_bytes, or choose a smaller input"
+            "give fewer outputs (output=, --output) or a smaller input, or raise memory_limit_bytes in Python"
         )
 
 
@@ -104,7 +105,7 @@ def _report(
     pooled = float(outputs.clean.var())
     mse_rel = verdict.mse / pooled if pooled > 0.0 else float("nan")
     power = read_power(plan, graph, samples, power_views(plan, seed=question.seed, mse_rel=mse_rel))
-    labels = samples.y
+    labels, label_notes = usable_labels(samples.y, outputs.clean.shape[1])
     predicted = None
     if labels is not None and verdict.covariance is not None:
         predicted = predicted_accuracy(verdict.mean_output, verdict.covariance, labels, seed=question.seed)
@@ -116,7 +117,7 @@ def _report(
             seed=question.seed,
             output=graph.nodes[graph.output].name,
             reference=question.reference,
-            warnings=verdict.warnings,
+            warnings=(*verdict.warnings, *label_notes),
         ),
         mse=verdict.mse,
         mse_rel=mse_rel,

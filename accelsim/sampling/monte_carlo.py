@@ -218,7 +218,7 @@ def _report(
 
 def _accuracy(record: Record, samples: Samples, confidence: float) -> tuple[float | None, tuple[float, float] | None]:
     """Return the mean accuracy over trials and images, with its interval over images."""
-    if samples.y is None or record.n_trials == 0:
+    if samples.y is None or record.n_trials == 0 or np.isnan(record.n_correct[0]):
         return None, None
     by_image = record.correct_by_image / record.n_trials
     interval = mean_interval(by_image, confidence=confidence, batch=1)

@@ -13,6 +13,7 @@ import numpy as np
 
 from accelsim.ledger import column_squares
 from accelsim.placement import Plan, image_chunks
+from accelsim.response.labels import usable_labels
 from accelsim.response.passes import Linearization, linearize, matrix_forward, push
 from accelsim.sampling.programmings import Draw, Programmer
 from devices.base.stream import normals, site_id
@@ -40,7 +41,7 @@ class TrialRunner:
 
     def __init__(self, plan: Plan, graph: Network, samples: Samples, *, reference: Array, seed: int, control: bool) -> None:
         self.plan, self.graph, self.reference, self.seed = plan, graph, reference, seed
-        self.labels = samples.y
+        self.labels, _ = usable_labels(samples.y, reference.shape[1])
         self.programmer = Programmer(plan, seed=seed)
         self.chunks = list(image_chunks(samples))
         self.layers = plan.layer_of_node()
