@@ -45,7 +45,16 @@ def test_full_covariance_agrees_with_monte_carlo_to_a_third_of_a_percent(name: s
 
 @pytest.mark.parametrize("error_rel", [0.003, 0.01])
 def test_full_covariance_follows_a_residual_network(error_rel: float) -> None:
+    """A guard only: the gate itself is the next test, which this network does not pass."""
     check_full("resnet", error_rel=error_rel, clip=True, rel_se=0.002, limit=RESIDUAL_LIMIT)
+
+
+NOT_MET = pytest.mark.xfail(strict=True, raises=AssertionError, reason="gate 2 is not met: 1.1 % low, pre-activations are not Gaussian")
+
+
+@pytest.mark.parametrize("error_rel", [0.003, pytest.param(0.01, marks=NOT_MET)])
+def test_full_covariance_agrees_with_monte_carlo_on_a_residual_network(error_rel: float) -> None:
+    check_full("resnet", error_rel=error_rel, clip=True, rel_se=0.002)
 
 
 @each_clip

@@ -1,5 +1,7 @@
 """The agreement table: predicted over sampled MSE on trained networks and real images, held to its bars."""
 
+from functools import cache
+
 import pytest
 
 from validation.networks import DataMissingError, network_and_samples
@@ -22,19 +24,27 @@ def test_closures_agree_with_monte_carlo_on_the_embedded_networks(name: str) -> 
     assert verdict["wrongly_valid"] == []
 
 
-KNOWN_BEYOND = {"fashion_cnn 0.03 unclipped", "fashion_resnet 0.03 unclipped", "fashion_resnet 0.03 clipped"}
-"""Where the Gaussian closure is known to be wrong (docs, Predictors).
+NOT_MET = pytest.mark.xfail(strict=True, raises=AssertionError, reason="the closure is beyond its bar at error_rel 0.03 (docs, Predictors)")
 
-9.5 %, 25 % and 8 % high at relative MSE 0.14, 0.24 and 0.20, where the bar is 6 %.
-"""
+
+@cache
+def whole(name: str) -> list[Row]:
+    return made(name, levels=(0.002, 0.01, 0.03, 0.1), rel_error=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=NOT_MET) if n.startswith("fashion") else n for n in NETWORKS]
+)
+def test_the_best_closure_is_within_its_bars(name: str) -> None:
+    """Off by 9.5 % (`fashion_cnn` unclipped), 25 % and 8 % (`fashion_resnet`) at relative MSE 0.14, 0.24, 0.20; the bar is 6 %."""
+    assert judged(whole(name))["beyond_bar"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_whole_table_is_within_its_bars_but_for_the_known_cases(name: str) -> None:
-    verdict = judged(made(name, levels=(0.002, 0.01, 0.03, 0.1), rel_error=0.01))
-    assert set(verdict["beyond_bar"]) <= KNOWN_BEYOND
-    assert verdict["wrongly_valid"] == []
+def test_no_prediction_is_wrongly_called_valid(name: str) -> None:
+    assert judged(whole(name))["wrongly_valid"] == []
 
 
 def test_bars_widen_with_the_error_and_end() -> None:
