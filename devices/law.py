@@ -15,10 +15,20 @@ from typing import ClassVar, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.base.errors import SpecError
+
 Values: TypeAlias = NDArray[np.floating]
 Scope: TypeAlias = Literal["chip", "programming", "inference", "read"]
 MAX_ERROR_REL = 1e3
 """No device errs by more than this many times what it stores; squares beyond it would overflow."""
+
+
+def check_error_rel(value: float) -> None:
+    """Raise SpecError unless a relative error is a standard deviation that makes sense."""
+    if not 0.0 <= value <= MAX_ERROR_REL:
+        raise SpecError(
+            f"need 0 <= error_rel, got {value:g}; it is a standard deviation over a conductance, e.g. 0.01, and at most {MAX_ERROR_REL:g}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -15,8 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy.special import ndtr
 
-from devices.base.errors import SpecError
-from devices.law import MAX_ERROR_REL, CellLaw, CellMoments, Scope, Values
+from devices.law import CellLaw, CellMoments, Scope, Values, check_error_rel
 
 INV_SQRT_2PI = 1.0 / np.sqrt(2.0 * np.pi)
 
@@ -37,13 +36,6 @@ def clipped_moments(target: Values, std: Values) -> tuple[Values, Values]:
     variance = safe**2 * np.maximum(np.where(a > 0.0, by_tail, unit_variance), 0.0)
     exact = std > 0.0
     return np.where(exact, mean, target), np.where(exact, variance, 0.0)
-
-
-def _checked_rel(value: float) -> None:
-    if not 0.0 <= value <= MAX_ERROR_REL:
-        raise SpecError(
-            f"need 0 <= error_rel, got {value:g}; it is a standard deviation over a conductance, e.g. 0.01, and at most {MAX_ERROR_REL:g}"
-        )
 
 
 class GaussianError(CellLaw):
@@ -82,7 +74,7 @@ class StateIndependentError(GaussianError):
     clip: bool = True
 
     def __post_init__(self) -> None:
-        _checked_rel(self.error_rel)
+        check_error_rel(self.error_rel)
 
     def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values:
         return np.full_like(target_siemens, self.error_rel * g_max_siemens)
@@ -119,7 +111,7 @@ class ProportionalError(GaussianError):
     clip: bool = True
 
     def __post_init__(self) -> None:
-        _checked_rel(self.error_rel)
+        check_error_rel(self.error_rel)
 
     def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values:
         return self.error_rel * target_siemens

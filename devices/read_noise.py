@@ -5,15 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from devices.base.errors import SpecError
-from devices.law import MAX_ERROR_REL, ReadLaw, Scope, Values
-
-
-def _checked_rel(value: float) -> None:
-    if not 0.0 <= value <= MAX_ERROR_REL:
-        raise SpecError(
-            f"need 0 <= error_rel, got {value:g}; it is a standard deviation over a conductance, e.g. 0.005, and at most {MAX_ERROR_REL:g}"
-        )
+from devices.law import ReadLaw, Scope, Values, check_error_rel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +18,7 @@ class StateIndependentReadNoise(ReadLaw):
     error_rel: float
 
     def __post_init__(self) -> None:
-        _checked_rel(self.error_rel)
+        check_error_rel(self.error_rel)
 
     def variance_siemens2(self, stored_siemens: Values, g_max_siemens: float) -> Values:
         return np.full_like(stored_siemens, (self.error_rel * g_max_siemens) ** 2)
@@ -42,7 +34,7 @@ class ProportionalReadNoise(ReadLaw):
     error_rel: float
 
     def __post_init__(self) -> None:
-        _checked_rel(self.error_rel)
+        check_error_rel(self.error_rel)
 
     def variance_siemens2(self, stored_siemens: Values, g_max_siemens: float) -> Values:
         return (self.error_rel * stored_siemens) ** 2
