@@ -95,13 +95,16 @@ def column_squares(operator: MatrixOperator, weights: Array, x: Array) -> Array:
     return largest**2 * (y * y).reshape(len(y), -1).sum(axis=1)
 
 
-def read_power(plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights]) -> dict[str, LayerPower]:
+def read_power(
+    plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights], *, rows: Mapping[str, Array] | None = None
+) -> dict[str, LayerPower]:
     """Return the mean read power of each layer, at the mean conductances and the inputs that `views` produce on `samples`.
 
-    Noisy weights make larger inputs: where noise is not small, the views are a few sampled programmings.
+    Noisy weights make larger inputs: where noise is not small, the views are a few sampled programmings. `rows` is their
+    `activity`, where it is known.
     """
     pairs = {layer.name: layer.site.stored()[0] for layer in plan.layers}
-    rows = activity(plan, graph, samples, views)
+    rows = activity(plan, graph, samples, views) if rows is None else rows
     amplified = any(layer.sense.feedback_ohm is not None for layer in plan.layers)
     currents = squared_currents(plan, graph, samples, views, pairs) if amplified else {}
     share = reads_per_second_times_read_time(plan)

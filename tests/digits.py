@@ -59,7 +59,7 @@ def full_mse(plan: Plan, samples: Samples) -> float:
 
 def adjoint_mse(plan: Plan, samples: Samples) -> float:
     """Return the MSE to first order."""
-    response = respond(plan, plan.graph, samples, seed=1, draws=False)
+    response = respond(plan, plan.graph, samples, seed=1)
     return float(np.mean((response.mean_output - wanted_outputs(plan, samples)) ** 2) + response.variance)
 
 

@@ -97,8 +97,8 @@ def plan_outputs(plan: Plan) -> np.ndarray:
 def test_random_probes_agree_with_carrying_every_output() -> None:
     """z of the total against its own standard error; and the error is of the size it says, over twelve seeds."""
     plan = digits_plan("cnn")
-    exact = respond(plan, plan.graph, judged(), seed=1, draws=False)
-    found = [respond(plan, plan.graph, judged(), seed=s, n_probes=8, draws=False) for s in range(12)]
+    exact = respond(plan, plan.graph, judged(), seed=1)
+    found = [respond(plan, plan.graph, judged(), seed=s, n_probes=8) for s in range(12)]
     z = np.array([(r.variance - exact.variance) / r.variance_se for r in found])
     assert exact.n_probes == 0
     assert found[0].n_probes == 8
@@ -173,7 +173,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 def test_first_order_covariances_are_those_of_full_covariance_without_noise() -> None:
     """Not only their trace: every pair of outputs of every image, in the Frobenius norm."""
     plan = digits_plan("cnn", error_rel=1e-4, clip=False)
-    linear = respond(plan, plan.graph, judged(), seed=1, draws=False).covariance
+    linear = respond(plan, plan.graph, judged(), seed=1).covariance
     _, matrices = full_covariance(plan, plan.graph, judged())
     assert linear is not None
     assert np.linalg.norm(linear - matrices) < 1e-3 * np.linalg.norm(matrices)

@@ -191,13 +191,13 @@ def test_weight_gradients_are_those_of_every_lane(images, dtype):
         assert np.abs(got - want[start:stop]).max(initial=0.0) <= TOLERANCE[dtype] * np.abs(want).max()
 
 
-def plain_moments(gradient, variance, signs, n_images):
+def plain_moments(gradient, variance, errors, n_images):
     weighted = (np.sqrt(variance)[..., None] * gradient).reshape(variance.size, -1, n_images)
     return {
         "power": (gradient**2).sum(-1),
         "lane_power": (weighted**2).sum(0).ravel(),
         "covariance": np.einsum("krb,ksb->rsb", weighted, weighted),
-        "sketch": signs @ weighted.reshape(variance.size, -1),
+        "sketch": errors @ gradient.reshape(variance.size, -1),
     }
 
 
@@ -211,9 +211,9 @@ def test_moments_are_those_of_the_explicit_gradient(images, covariance, dtype):
         n_outputs, all_lanes = int(rng.integers(1, 7)), rng.random() < 0.3
         x, _, d = arrays(g, images, dtype, n_outputs=n_outputs)
         x = rng.standard_normal((*g.in_shape, n_outputs * images)).astype(dtype) if all_lanes else x
-        variance, signs = rng.random(g.weight_shape), rng.choice([-1.0, 1.0], (3, int(np.prod(g.weight_shape))))
-        want = plain_moments(plain_gradient(d, x, g), variance, signs, images)
-        got = weight_gradient_moments(d, x, g, variance, covariance=covariance, signs=signs.astype(np.float32), n_images=images)
+        variance, errors = rng.random(g.weight_shape), rng.standard_normal((3, int(np.prod(g.weight_shape)))).astype(np.float32)
+        want = plain_moments(plain_gradient(d, x, g), variance, errors, images)
+        got = weight_gradient_moments(d, x, g, variance, covariance=covariance, directions=errors, n_images=images)
         for name in ("power", "lane_power", "sketch", *(("covariance",) if covariance else ())):
             assert getattr(got, name).dtype == np.float64
             assert_close(getattr(got, name), want[name], dtype, slack=4)
@@ -227,7 +227,7 @@ def test_moments_of_a_larger_layer_pass_over_several_blocks_of_positions_and_tap
     x, _, d = arrays(g, 16, np.float32, n_outputs=3)
     variance = np.random.default_rng(0).random(g.weight_shape)
     want = plain_moments(plain_gradient(d, x, g), variance, np.ones((1, variance.size)), 16)
-    got = weight_gradient_moments(d, x, g, variance, covariance=True, signs=np.ones((1, variance.size), np.float32))
+    got = weight_gradient_moments(d, x, g, variance, covariance=True, directions=np.ones((1, variance.size), np.float32))
     for name, value in want.items():
         assert_close(getattr(got, name), value, np.float32, slack=4)
 
@@ -297,5 +297,5 @@ def test_arrays_of_another_shape_or_type_are_refused():
         conv_weight_gradient(np.concatenate([d, d[..., :1]], axis=-1), x, g)
     with pytest.raises(ValueError, match="negative entry"):
         weight_gradient_moments(d, x, g, -np.ones(g.weight_shape))
-    with pytest.raises(ValueError, match="signs"):
-        weight_gradient_moments(d, x, g, w * w, signs=np.ones((2, 5), np.float32))
+    with pytest.raises(ValueError, match="directions"):
+        weight_gradient_moments(d, x, g, w * w, directions=np.ones((2, 5), np.float32))

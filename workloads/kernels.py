@@ -738,24 +738,22 @@ def _tile_gradients(deltas, inputs, x_step, bases, offsets, j_start, n_j, n_o, n
 
 
 @jit()
-def _weigh(g, n_j, n_r, deviation, sign, squared, o, n_o, j_start, n_live, n_rows, coefficient):
-    """Write the factors of a (_NO, n_j) tile: v or sign sqrt(v), and 0 where no weight is."""
+def _weigh(factors, n_j, o, n_o, j_start, n_live, n_rows, coefficient):
+    """Copy the factors of a (_NO, n_j) tile, and 0 where no weight is."""
     coefficient[: _NO * n_j] = 0.0
     for t in range(n_o):
         at = (o + t) * n_rows + j_start
-        for j in range(n_live):
-            v = deviation[at + j]
-            coefficient[t * n_j + j] = v * v if squared else v * sign[at + j]
+        coefficient[t * n_j : t * n_j + n_live] = factors[at : at + n_live]
 
 
 @jit()
-def _add_moments(g, n_j, n_r, r_start, b_start, n, r_lanes, deviation, signs, o, n_o, j_start, n_live, n_rows, coefficient, vector,
+def _add_moments(g, n_j, n_r, r_start, b_start, n, r_lanes, variance, directions, o, n_o, j_start, n_live, n_rows, coefficient, vector,
                  power, lane_power, covariance, sketch):
     """Add what the gradients g (n_r, _NO, n_j, width) of one tile give to each requested moment."""
     step = _NO * n_j * (VECTOR_BYTES // g.itemsize)
     for t in range(n_o):
         _power_tile(g, t * step // _NO, step, n_r, power, (o + t) * n_rows + j_start, n_live)
-    _weigh(g, n_j, n_r, deviation, deviation, True, o, n_o, j_start, n_live, n_rows, coefficient)
+    _weigh(variance, n_j, o, n_o, j_start, n_live, n_rows, coefficient)
     for r in range(n_r):
         for q in range(0 if covariance.size else r, r + 1):
             _dot_square(coefficient, g, r * step, q * step, _NO * n_j, vector)
@@ -765,8 +763,8 @@ def _add_moments(g, n_j, n_r, r_start, b_start, n, r_lanes, deviation, signs, o,
             if q == r:
                 for v in range(n):
                     lane_power[(r_start + r) * r_lanes + b_start + v] += vector[v]
-    for s in range(signs.shape[0]):
-        _weigh(g, n_j, n_r, deviation, signs[s], False, o, n_o, j_start, n_live, n_rows, coefficient)
+    for s in range(directions.shape[0]):
+        _weigh(directions[s], n_j, o, n_o, j_start, n_live, n_rows, coefficient)
         for r in range(n_r):
             _dot_linear(coefficient, g, r * step, 0, _NO * n_j, vector)
             for v in range(n):
@@ -775,7 +773,7 @@ def _add_moments(g, n_j, n_r, r_start, b_start, n, r_lanes, deviation, signs, o,
 
 @jit()
 def _gradients(delta, n_lanes, x, x_lanes, bases, offsets, sizes, groups, group_outputs, n_rows, o_first, o_last, r_lanes, n_r_most,
-               deltas, inputs, g, tile_j, deviation, signs, coefficient, vector, power, lane_power, covariance, sketch, gradient):
+               deltas, inputs, g, tile_j, variance, directions, coefficient, vector, power, lane_power, covariance, sketch, gradient):
     """Walk over groups, vectors of lanes and tiles of weights; lanes r * r_lanes + b of up to `n_r_most` strides r go together.
 
     Gradients are kept in `gradient` where it has room, else only their moments are added to the others.
@@ -810,7 +808,7 @@ def _gradients(delta, n_lanes, x, x_lanes, bases, offsets, sizes, groups, group_
                                             at = ((r * _NO + t) * n_j + k) * width + v
                                             gradient[(o + t - o_first) * n_rows + j + k, lane + r * r_lanes + v] = g[at]
                         else:
-                            _add_moments(g, n_j, n_r, r_start, b, n, r_lanes, deviation, signs, o, n_o, j, n_live, n_rows,
+                            _add_moments(g, n_j, n_r, r_start, b, n, r_lanes, variance, directions, o, n_o, j, n_live, n_rows,
                                          coefficient, vector, power, lane_power, covariance, sketch)
 
 
@@ -825,7 +823,7 @@ class GradientMoments:
     covariance
         sum_oj V g[r, b] g[r', b], (R, R, B), or None.
     sketch
-        sum_oj sign_s sqrt(V) g, (S, R B), or None: for random signs, sketch sketch' has the covariance as its mean.
+        sum_oj e_s g, (S, R B), or None: the linear response to each of S errors e_s.
     """
 
     power: NDArray[np.float64]
@@ -848,8 +846,8 @@ def _check_gradient(delta: Array, x: Array, geometry: ConvGeometry, n_images: in
     return delta, x, n_images
 
 
-def _walk(delta: Array, x: Array, geometry: ConvGeometry, n_images: int, *, rows: tuple[int, int], deviation: Array | None = None,
-          signs: Array | None = None, covariance: bool = False, keep: bool = False) -> tuple[Array, ...]:
+def _walk(delta: Array, x: Array, geometry: ConvGeometry, n_images: int, *, rows: tuple[int, int], variance: Array | None = None,
+          directions: Array | None = None, covariance: bool = False, keep: bool = False) -> tuple[Array, ...]:
     """Run `_gradients` with fresh workspaces; returns power, lane_power, covariance, sketch, gradient, those not asked for empty."""
     n_lanes, dtype, width = delta.shape[3], x.dtype, VECTOR_BYTES // x.itemsize
     plan = _gradient_plan(geometry, width)
@@ -859,7 +857,7 @@ def _walk(delta: Array, x: Array, geometry: ConvGeometry, n_images: int, *, rows
     tile_j = min(tile_j, plan.bases.size)
     c, _, _, padded_h, padded_w, _, _ = plan.sizes
     n_inputs = 1 if x.shape[3] == r_lanes else n_r
-    n_o, n_s = rows[1] - rows[0], 0 if signs is None else len(signs)
+    n_o, n_s = rows[1] - rows[0], 0 if directions is None else len(directions)
     power, lane_power = np.zeros(math.prod(geometry.weight_shape)), np.zeros(n_lanes)
     cov = np.zeros((n_r, n_r, n_images) if covariance else (0, 0, 0))
     sketch = np.zeros((n_s, n_lanes))
@@ -868,8 +866,8 @@ def _walk(delta: Array, x: Array, geometry: ConvGeometry, n_images: int, *, rows
         delta.reshape(-1), n_lanes, x.reshape(-1), x.shape[3], *plan, geometry.groups, geometry.n_out // geometry.groups, geometry.n_rows,
         *rows, r_lanes, n_r, np.empty(n_r * _NO * geometry.n_positions * width, dtype),
         np.zeros(n_inputs * c * padded_h * padded_w * width, dtype), np.empty(n_r * _NO * tile_j * width, dtype), tile_j,
-        np.empty(0, dtype) if deviation is None else deviation.reshape(-1),
-        np.empty((0, 0), dtype) if signs is None else np.ascontiguousarray(signs.reshape(n_s, -1), dtype),
+        np.empty(0, dtype) if variance is None else np.ascontiguousarray(variance, dtype).reshape(-1),
+        np.empty((0, 0), dtype) if directions is None else np.ascontiguousarray(directions.reshape(n_s, -1), dtype),
         np.empty(_NO * tile_j, dtype), np.empty(width, dtype), power, lane_power, cov, sketch, gradient,
     )
     return power, lane_power, cov, sketch, gradient
@@ -891,7 +889,7 @@ def conv_weight_gradient(delta: Array, x: Array, geometry: ConvGeometry, rows: s
 
 
 def weight_gradient_moments(delta: Array, x: Array, geometry: ConvGeometry, variance: Array, *, covariance: bool = False,
-                            signs: Array | None = None, n_images: int | None = None) -> GradientMoments:
+                            directions: Array | None = None, n_images: int | None = None) -> GradientMoments:
     """Second moments of the per-lane weight gradients, which are never all in memory.
 
     Parameters
@@ -904,23 +902,22 @@ def weight_gradient_moments(delta: Array, x: Array, geometry: ConvGeometry, vari
         V, shape of the weights, not negative.
     covariance
         Ask for the (R, R, B) covariance of outputs.
-    signs
-        (S, O C/g kh kw) of +1 and -1: ask for S sketches.
+    directions
+        (S, O C/g kh kw): ask for the response to S errors of the weights.
     """
     delta, x, n_images = _check_gradient(delta, x, geometry, n_images)
     if variance.shape != geometry.weight_shape or variance.min() < 0:
         raise ValueError(f"variance must have shape {geometry.weight_shape} and no negative entry, got {variance.shape}")
-    if signs is not None and signs.reshape(len(signs), -1).shape[1] != variance.size:
-        raise ValueError(f"signs must have shape (S, {variance.size}), got {signs.shape}")
-    deviation = np.sqrt(variance, dtype=np.float64).astype(x.dtype)
+    if directions is not None and directions.reshape(len(directions), -1).shape[1] != variance.size:
+        raise ValueError(f"directions must have shape (S, {variance.size}), got {directions.shape}")
     if geometry.n_positions == 1 and (x.shape[3] == n_images or not covariance):
-        return _moments_of_one_position(delta, x, geometry, deviation, covariance=covariance, signs=signs)
-    power, lane_power, cov, sketch, _ = _walk(delta, x, geometry, n_images, rows=(0, geometry.n_out), deviation=deviation, signs=signs,
-                                              covariance=covariance)
+        return _moments_of_one_position(delta, x, geometry, variance, covariance=covariance, directions=directions)
+    power, lane_power, cov, sketch, _ = _walk(delta, x, geometry, n_images, rows=(0, geometry.n_out), variance=variance,
+                                              directions=directions, covariance=covariance)
     if covariance:
         lower = np.tril(np.ones(cov.shape[:2], bool), -1)
         cov += np.where(lower[:, :, None], cov, 0.0).swapaxes(0, 1)
-    return GradientMoments(power.reshape(variance.shape), lane_power, cov if covariance else None, None if signs is None else sketch)
+    return GradientMoments(power.reshape(variance.shape), lane_power, cov if covariance else None, None if directions is None else sketch)
 
 
 def _only_patch(x: Array, geometry: ConvGeometry) -> Array:
@@ -931,19 +928,19 @@ def _only_patch(x: Array, geometry: ConvGeometry) -> Array:
     return x[:, : (kh - 1) * dh + 1 : dh, : (kw - 1) * dw + 1 : dw].reshape(geometry.groups, geometry.n_rows, -1)
 
 
-def _moments_of_one_position(delta: Array, x: Array, geometry: ConvGeometry, deviation: Array, *, covariance: bool,
-                             signs: Array | None) -> GradientMoments:
+def _moments_of_one_position(delta: Array, x: Array, geometry: ConvGeometry, variance: Array, *, covariance: bool,
+                             directions: Array | None) -> GradientMoments:
     """Use g[o, j] = d[o] x[j]: moments factor, sum_oj V d_o^2 x_j^2 = sum_o d_o^2 (V x^2)_o, and so on."""
     n_x = x.shape[3]
     d = delta.reshape(geometry.n_out, -1, n_x)
-    scaled = d * conv(x * x, deviation * deviation, geometry).reshape(-1, 1, n_x)
+    scaled = d * conv(x * x, np.ascontiguousarray(variance, x.dtype), geometry).reshape(-1, 1, n_x)
     lane_power = (d * scaled).sum(axis=0, dtype=np.float64).ravel()
     cov = np.stack([(d[:, r, None] * scaled).sum(axis=0, dtype=np.float64) for r in range(d.shape[1])]) if covariance else None
     sketch = None
-    if signs is not None:
-        weights = (deviation * s.reshape(deviation.shape).astype(x.dtype) for s in signs)
+    if directions is not None:
+        weights = (np.ascontiguousarray(e.reshape(variance.shape), x.dtype) for e in directions)
         draws = [(d * conv(x, w, geometry).reshape(-1, 1, n_x)).sum(axis=0, dtype=np.float64).ravel() for w in weights]
-        sketch = np.reshape(draws, (len(signs), delta.shape[3]))
+        sketch = np.reshape(draws, (len(directions), delta.shape[3]))
     return GradientMoments(_power_of_one_position((d * d).sum(axis=1), x, geometry), lane_power, cov, sketch)
 
 

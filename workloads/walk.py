@@ -1,6 +1,6 @@
 """Walking a graph forwards: values are dropped as soon as nobody reads them any more."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from workloads.network import INPUT, Network, NodeIndex, from_lanes, to_lanes
 from workloads.operators.base import Array
@@ -30,6 +30,20 @@ def walk(network: Network, images: Array, *, apply: Apply | None = None, keep: b
         if i == network.output and not keep:
             break
     return values
+
+
+def rewalk(network: Network, values: Mapping[NodeIndex, Array], changed: NodeIndex, *, apply: Apply) -> Array:
+    """Return the output when `apply` computes node `changed` and all that follows from it anew, on kept values of a walk."""
+    last = network.last_use()
+    new: dict[NodeIndex, Array] = {}
+    for i in range(changed, network.output + 1):
+        inputs = network.nodes[i].inputs
+        if i == changed or any(j in new for j in inputs):
+            new[i] = apply(i, tuple(new[j] if j in new else values[j] for j in inputs))
+        for j in inputs:
+            if j != network.output and last[j] == i:
+                new.pop(j, None)
+    return new[network.output] if network.output in new else values[network.output]
 
 
 def evaluate(network: Network, batch: Array) -> Array:

@@ -19,8 +19,8 @@ from accelsim.optimizer.problem import BiasModel, Problem
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.response.linear import Response, respond
 from accelsim.response.passes import linearize, matrix_forward, pull
-from accelsim.response.target import Weights, mean_weights
-from accelsim.sampling.programmings import power_views
+from accelsim.response.target import Weights
+from accelsim.sampling.programmings import Programmer, power_views
 from devices.base.errors import UnsupportedMethodError
 from workloads.network import Network, NodeIndex, to_lanes
 from workloads.operators.base import Array, split_lanes
@@ -100,8 +100,9 @@ def coefficients(
     plan: Plan, graph: Network, samples: Samples, *, reference: Array, per: str, seed: int, variance_factor: float = 1.0
 ) -> Coefficients:
     """Return the design problem at the plan's present design, exact there in power and (to first order) in error."""
-    view = mean_weights(plan)
-    response = respond(plan, graph, samples, seed=seed)
+    programmer = Programmer(plan, seed=seed)
+    view = programmer.mean
+    response = respond(plan, graph, samples, seed=seed, errors=programmer.checked_errors(), view=view)
     groups = groups_of(plan, per)
     moving, constant = _variances(plan, response)
     if per == "column":
@@ -113,7 +114,7 @@ def coefficients(
     variance = variance_factor * groups.gather(moving)
     pooled = float(np.var(reference))
     rel = response.variance / pooled if pooled > 0.0 else 0.0
-    linear, square, power_w, power_sd = _power_terms(plan, graph, samples, power_views(plan, seed=seed, mse_rel=rel), groups)
+    linear, square, power_w, power_sd = _power_terms(plan, graph, samples, power_views(programmer, mse_rel=rel), groups)
     bias = _bias_model(
         plan, graph, samples, view, response.mean_output - reference, groups, active=active, present=present, constant=constant
     )

@@ -6,36 +6,34 @@ reported as `interaction`, and with it each dict sums exactly to the MSE.
 
 import numpy as np
 
-from accelsim.placement import PlacedLayer, Plan
+from accelsim.placement import PlacedLayer
+from accelsim.prediction.question import Question
 from accelsim.report.records import INTERACTION
 from accelsim.response.linear import Response
-from accelsim.response.target import Reference, Weights, ideal_weights, mean_weights
-from workloads.network import Network
+from accelsim.response.target import Weights, ideal_weights, mean_weights
+from workloads.network import from_lanes, to_lanes
 from workloads.operators.base import Array
-from workloads.samples import Samples
+from workloads.walk import rewalk, walk
+
+KEPT_BYTES, MAX_CHUNK = 2**30, 64
+"""Values of the reference network kept while layer after layer is changed."""
 
 
-def attribution_by_layer(
-    plan: Plan, graph: Network, samples: Samples, *, wanted: Array, reference: Reference, response: Response, mse: float
-) -> dict[str, float]:
+def attribution_by_layer(question: Question, response: Response, *, mse: float) -> dict[str, float]:
     """Return the MSE with only one layer's errors on, every other layer being the reference's; then `interaction`."""
-    base = Weights(weights={}, biases={}) if reference == "float" else ideal_weights(plan)
+    bias2 = _bias2_by_layer(question)
     parts = {}
-    for layer in plan.layers:
+    for layer in question.plan.layers:
         shares = response.layers[layer.name]
-        parts[layer.name] = _bias2_of(plan, graph, samples, layer, base, wanted) + shares.programming + shares.read_noise
+        parts[layer.name] = bias2[layer.name] + shares.programming + shares.read_noise
     return _with_interaction(parts, mse)
 
 
-def attribution_by_cause(
-    plan: Plan, graph: Network, samples: Samples, *, wanted: Array, reference: Reference, response: Response, mse: float, quantized: Array
-) -> dict[str, float]:
+def attribution_by_cause(question: Question, response: Response, *, mse: float, quantized: Array) -> dict[str, float]:
     """Return the MSE with only one cause on: programming, quantization, read noise; then `interaction`."""
-    parts = {}
-    laws = any(layer.site.cell.programming is not None for layer in plan.layers)
-    if laws:
-        only = mean_weights(plan, quantized=reference == "quantized")
-        bias2 = float(np.mean((only.outputs(graph, samples) - wanted) ** 2)) if _biased(plan) or reference == "quantized" else 0.0
+    plan, wanted, parts = question.plan, question.wanted, {}
+    if any(layer.site.cell.programming is not None for layer in plan.layers):
+        bias2 = float(np.mean((_programmed_only(question, response) - wanted) ** 2))
         parts["programming"] = bias2 + sum(layer.programming for layer in response.layers.values())
     if any(layer.site.mapping.levels is not None for layer in plan.layers):
         parts["quantization"] = float(np.mean((quantized - wanted) ** 2))
@@ -44,18 +42,38 @@ def attribution_by_cause(
     return _with_interaction(parts, mse)
 
 
-def _bias2_of(plan: Plan, graph: Network, samples: Samples, layer: PlacedLayer, base: Weights, wanted: Array) -> float:
-    mean = mean_weights(plan, only=layer.name)
-    reference_weights = base.weights.get(layer.node, layer.operator.weights)
-    if not mean.biases and np.allclose(mean.weights[layer.node], reference_weights, rtol=1e-6, atol=0.0):
-        return 0.0
-    view = Weights(weights={**base.weights, **mean.weights}, biases={**base.biases, **mean.biases})
-    return float(np.mean((view.outputs(graph, samples) - wanted) ** 2))
+def _programmed_only(question: Question, response: Response) -> Array:
+    """Return the outputs of mean weights without quantization error: of unquantized targets, or measured from quantized ones."""
+    plan = question.plan
+    if question.reference == "quantized" or all(layer.site.mapping.levels is None for layer in plan.layers):
+        return response.mean_output
+    if not any(getattr(layer.site.cell.programming, "clip", False) for layer in plan.layers):
+        return question.wanted  # errors have no mean: these are the float weights
+    return mean_weights(plan, quantized=False).outputs(question.graph, question.samples)
 
 
-def _biased(plan: Plan) -> bool:
-    """Whether mean weights differ from ideal ones at all."""
-    return any(getattr(layer.site.cell.programming, "clip", False) for layer in plan.layers)
+def _bias2_by_layer(question: Question) -> dict[str, float]:
+    """Return, by layer, the squared bias when that layer alone has its mean weights; what comes before it is computed once."""
+    plan, graph, samples, wanted = question.plan, question.graph, question.samples, question.wanted
+    base = Weights(weights={}, biases={}) if question.reference == "float" else ideal_weights(plan)
+    alone = {layer.name: question.programmer.mean.only(layer.node) for layer in plan.layers}
+    biased = [layer for layer in plan.layers if _differs(alone[layer.name], base, layer)]
+    sums = dict.fromkeys(alone, 0.0)
+    size = int(np.clip(KEPT_BYTES // (4 * plan.activation_elements()), 1, MAX_CHUNK)) if biased else len(samples)
+    for start in range(0, len(samples) if biased else 0, size):
+        values = walk(graph, to_lanes(samples.x[start : start + size]), apply=base.applied_to(graph), keep=True)
+        for layer in biased:
+            mean = alone[layer.name]
+            view = Weights(weights={**base.weights, **mean.weights}, biases={**base.biases, **mean.biases})
+            output = from_lanes(rewalk(graph, values, layer.node, apply=view.applied_to(graph)))
+            errors = output.reshape(output.shape[0], -1).astype(np.float64) - wanted[start : start + size]
+            sums[layer.name] += float(np.sum(errors**2))
+    return {name: total / wanted.size for name, total in sums.items()}
+
+
+def _differs(mean: Weights, base: Weights, layer: PlacedLayer) -> bool:
+    reference = base.weights.get(layer.node, layer.operator.weights)
+    return bool(mean.biases) or not np.allclose(mean.weights[layer.node], reference, rtol=1e-6, atol=0.0)
 
 
 def _with_interaction(parts: dict[str, float], mse: float) -> dict[str, float]:

@@ -15,9 +15,9 @@ from accelsim.prediction.question import Question, Verdict
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import ErrorReport
 from accelsim.response.labels import usable_labels
-from accelsim.response.linear import MAX_EXACT_OUTPUTS, N_SKETCHES, Response, respond
+from accelsim.response.linear import MAX_EXACT_OUTPUTS, Response, respond
 from accelsim.response.target import Reference, Weights, graph_to_output, ideal_weights
-from accelsim.sampling.programmings import power_views
+from accelsim.sampling.programmings import N_CHECKED, Programmer, power_views
 from devices.base.errors import MemoryLimitError, SpecError
 from devices.base.quantity import format_quantity
 from workloads.network import Network
@@ -66,8 +66,20 @@ def predict(
     graph = graph_to_output(plan.graph, output)
     _check_memory(plan, graph, memory_limit_bytes or DEFAULT_MEMORY_BYTES)
     outputs = _outputs(plan, graph, samples, reference)
-    response = respond(plan, graph, samples, seed=seed, n_probes=_n_probes(graph, len(samples)))
-    question = Question(plan=plan, graph=graph, samples=samples, seed=seed, wanted=outputs.wanted, tol_rel=tol_rel, reference=reference)
+    programmer, n_probes = Programmer(plan, seed=seed), _n_probes(graph, len(samples))
+    errors = () if n_probes else tuple(programmer.checked_errors())
+    response = respond(plan, graph, samples, seed=seed, n_probes=n_probes, errors=errors, view=programmer.mean)
+    question = Question(
+        plan=plan,
+        programmer=programmer,
+        errors=errors,
+        graph=graph,
+        samples=samples,
+        seed=seed,
+        wanted=outputs.wanted,
+        tol_rel=tol_rel,
+        reference=reference,
+    )
     verdict = choose(method, question, response)
     return _report(question, verdict, response, outputs, attribution=attribution, started=started)
 
@@ -77,7 +89,7 @@ def _check_memory(plan: Plan, graph: Network, limit: int) -> None:
     carried = min(n_out, MAX_EXACT_OUTPUTS)
     largest = max(int(np.prod(node.shape)) for node in graph.nodes)
     weights = sum(layer.operator.weights.size for layer in plan.layers)
-    need = 4 * 16 * (plan.activation_elements() + 3 * carried * largest) + weights * (8 * 6 + 4 * N_SKETCHES * (n_out <= MAX_EXACT_OUTPUTS))
+    need = 4 * 16 * (plan.activation_elements() + 3 * carried * largest) + weights * (8 * 6 + 4 * N_CHECKED * (n_out <= MAX_EXACT_OUTPUTS))
     if need > limit:
         raise MemoryLimitError(
             f"predict() needs about {need / 2**30:.2g} GiB for {plan.network.name}, above the limit of {limit / 2**30:.2g} GiB; "
@@ -104,12 +116,13 @@ def _report(
     plan, graph, samples = question.plan, question.graph, question.samples
     pooled = float(outputs.clean.var())
     mse_rel = verdict.mse / pooled if pooled > 0.0 else float("nan")
-    power = read_power(plan, graph, samples, power_views(plan, seed=question.seed, mse_rel=mse_rel))
+    views = power_views(question.programmer, mse_rel=mse_rel)
+    rows = _mean_activity(plan, response) if len(views) == 1 else None
+    power = read_power(plan, graph, samples, views, rows=rows)
     labels, label_notes = usable_labels(samples.y, outputs.clean.shape[1])
     predicted = None
     if labels is not None and verdict.covariance is not None:
         predicted = predicted_accuracy(verdict.mean_output, verdict.covariance, labels, seed=question.seed)
-    shares = {"wanted": outputs.wanted, "reference": question.reference, "response": response, "mse": verdict.mse}
     return ErrorReport(
         provenance=provenance_of(
             plan,
@@ -123,8 +136,8 @@ def _report(
         mse_rel=mse_rel,
         bias2=verdict.bias2,
         variance=verdict.variance,
-        by_layer=attribution_by_layer(plan, graph, samples, **shares) if attribution else {},  # type: ignore[arg-type]
-        by_cause=attribution_by_cause(plan, graph, samples, quantized=outputs.quantized, **shares) if attribution else {},  # type: ignore[arg-type]
+        by_layer=attribution_by_layer(question, response, mse=verdict.mse) if attribution else {},
+        by_cause=attribution_by_cause(question, response, mse=verdict.mse, quantized=outputs.quantized) if attribution else {},
         by_output=verdict.by_output,
         method=verdict.method,
         reason=verdict.reason,
@@ -143,6 +156,11 @@ def _report(
         meaning=meaning_of(plan),
         details=dict(verdict.details),
     )
+
+
+def _mean_activity(plan: Plan, response: Response) -> dict[str, Array]:
+    """Return what `ledger.activity` returns for the mean weights, from the pass that has seen their inputs."""
+    return {layer.name: response.layers[layer.name].row_activity * layer.volts_per_unit**2 for layer in plan.layers}
 
 
 def _chip_sd(response: Response, wanted: Array, verdict: Verdict) -> float | None:

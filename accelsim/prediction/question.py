@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from accelsim.placement import Plan
-from accelsim.response.target import Reference
+from accelsim.response.target import Reference, Weights
+from accelsim.sampling.programmings import Programmer
 from workloads.network import Network
 from workloads.operators.base import Array
 from workloads.samples import Samples
@@ -12,9 +13,14 @@ from workloads.samples import Samples
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Question:
-    """What is asked: the plan, the samples, what the outputs should have been, and how good the answer must be."""
+    """What is asked: the plan, the samples, what the outputs should have been, and how good the answer must be.
+
+    `errors` are those of the checked programmings whose linear response is known; none with probes.
+    """
 
     plan: Plan
+    programmer: Programmer
+    errors: tuple[Weights, ...]
     graph: Network
     samples: Samples
     seed: int

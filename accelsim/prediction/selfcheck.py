@@ -1,15 +1,21 @@
 """How far a prediction is off, asked of the network itself with a handful of noisy programmings.
 
-With L the loss of a programming and C the loss of its linear response, whose mean the adjoint knows exactly,
+With L(e) the loss under weight errors e and C(e) the loss of the linear response, whose mean the adjoint knows exactly,
 
     excess = E (L - C) / E C                                            (1)
 
-is the error of first order itself. L - C = 2 <J e, h2(e)> + (|h2|^2 + 2 <J e, h3> + ...): the leading term is odd in the
-error e, so the mean over a programming and its mirror image (the same normals negated) loses it, and a few pairs suffice.
-Images differ, so each pair looks at the next eight of them (evenly spread), and the scatter between images is part of the
-standard error. Pairs are drawn until the estimate is sharp or hopeless.
+is the error of first order itself. With q the mean outputs' own error and h2, h3 the higher orders of the outputs,
+
+    L - C = 2 <q, h2 + ...> + 2 <J e, h2> + (|h2|^2 + 2 <J e, h3>) + ...
+
+The second term is odd in e: a programming's errors and their negative lose it. Negated errors are not a programming where
+cells clip; what that leaves out are third moments of single cells, which first order does not feel.
+
+The adjoint pass has taken `N_CHECKED` programmings along, so their J e costs nothing here. Images differ: in one round each
+programming meets one group of images, in the next round the next one, and the scatter between groups counts as error.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,19 +24,27 @@ from scipy import stats
 
 from accelsim.prediction.question import Question
 from accelsim.response.linear import Response
-from accelsim.sampling.trials import TrialRunner
+from accelsim.response.passes import Linearization, linearize, matrix_forward, push
+from accelsim.response.target import Weights
+from accelsim.sampling.programmings import CHECK_TRIAL, N_CHECKED
+from devices.base.stream import normals, site_id
+from workloads.network import NodeIndex, from_lanes, to_lanes
+from workloads.operators.base import Array
+from workloads.operators.matrix import MatrixOperator
+from workloads.walk import run
 
 MAX_BYTES = 2 * 2**30
 """Activations the check may keep; beyond that it looks at evenly spread images only."""
-MIN_PAIRS, FEW_PAIRS, MAX_PAIRS = 8, 24, 96
-GROUP = 8
+GROUP = 16
+"""Images that meet a programming together: one vector of lanes."""
+MAX_ROUNDS, MAX_PROGRAMMINGS = 4, 96
 CLOSURE_LIMIT = 0.8
 """Excess beyond which a Gaussian closure is not worth trying."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfCheck:
-    """Excess (1), its standard error, and the number of pairs of programmings behind it."""
+    """Excess (1), its standard error, and the number of programmings (each with both signs of its errors) behind it."""
 
     excess: float
     excess_se: float
@@ -74,50 +88,111 @@ class SelfCheck:
         return {"excess": self.excess, "excess_se": self.excess_se, "n_pairs": float(self.n_pairs)}
 
 
-def check_linear(question: Question, response: Response, *, max_pairs: int = MAX_PAIRS) -> SelfCheck:
-    """Return the self check over all samples, or over as many as fit in memory."""
-    n = len(_chosen(question))
-    n_groups = max(1, n // GROUP)
-    groups = [_Group(question, response, _chosen(question)[start::n_groups]) for start in range(n_groups)]
-    mean = float(np.mean([group.control_mean for group in groups]))
-    check = SelfCheck(excess=0.0, excess_se=np.inf, n_pairs=0)
+def check_linear(question: Question, response: Response, *, once: bool = False) -> SelfCheck:
+    """Return the self check over all samples, or over as many as fit in memory; with `once`, of a single round."""
+    chosen = _chosen(question)
+    n_groups = max(1, len(chosen) // GROUP)
+    groups = [_Group(question, response, chosen[start::n_groups]) for start in range(n_groups)]
+    mean = float(np.mean((response.mean_output - question.wanted)[chosen] ** 2) + response.variance_by_image[chosen].mean())
     if mean <= 0.0:
         return SelfCheck(excess=0.0, excess_se=0.0, n_pairs=0)
-    differences: list[float] = []
-    while len(differences) < max(max_pairs, n_groups) and not _settled(check, question.tol_rel):
-        for group in groups:  # each pair's weights are new; a round sees every image once
-            differences.append(group.difference(FIRST_TRIAL + len(differences)) / mean)
-        if len(differences) > 1:
-            error = float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
-            check = SelfCheck(excess=float(np.mean(differences)), excess_se=error, n_pairs=len(differences))
+    n_rounds = 1 if once else min(n_groups, MAX_ROUNDS)
+    seen = np.zeros((N_CHECKED, n_rounds))
+    check = SelfCheck(excess=0.0, excess_se=np.inf, n_pairs=0)
+    for r in range(n_rounds):
+        for k in range(N_CHECKED):
+            seen[k, r] = groups[(k * n_groups // N_CHECKED + r) % n_groups].difference(k) / mean
+        check = _check_of(seen[:, : r + 1].mean(axis=1))
+        if once or _settled(check, question.tol_rel):
+            return check
+    found = list(seen.mean(axis=1))
+    while len(found) < MAX_PROGRAMMINGS and not _settled(check, question.tol_rel):
+        more = range(len(found), len(found) + N_CHECKED)
+        found.extend(groups[k % n_groups].difference(k) / mean for k in more)
+        check = _check_of(np.array(found))
     return check
+
+
+def _check_of(by_programming: Array) -> SelfCheck:
+    n = len(by_programming)
+    return SelfCheck(excess=float(by_programming.mean()), excess_se=float(by_programming.std(ddof=1) / np.sqrt(n)), n_pairs=n)
 
 
 class _Group:
     """Some of the images, with the point their linear response is taken at."""
 
     def __init__(self, question: Question, response: Response, chosen: NDArray[np.intp]) -> None:
-        self.runner = TrialRunner(
-            question.plan, question.graph, question.samples[chosen], reference=question.wanted[chosen], seed=question.seed, control=True,
-        )
-        bias2 = np.mean((response.mean_output - question.wanted)[chosen] ** 2)
-        self.control_mean = float(bias2 + response.variance_by_image[chosen].mean())
+        self.question, self.programmer = question, question.programmer
+        self.images = to_lanes(question.samples.x[chosen])
+        self.wanted = question.wanted[chosen]
+        self.bias2 = float(np.mean((response.mean_output - question.wanted)[chosen] ** 2))
+        self.draws = None if response.draws is None else response.draws[:, chosen]
+        self.first = int(chosen[0])
+        self._point: Linearization | None = None
+        sites = {layer.node: layer.site for layer in question.plan.layers if layer.site.read_law is not None}
+        self.read_variances = {node: site.read_variance() for node, site in sites.items()}
+        self.read_sites = {node: site_id(site.layer, "read", self.first) for node, site in sites.items()}
 
-    def difference(self, trial: int) -> float:
-        """Return loss less control, averaged over a programming and its mirror image."""
-        first, mirrored = self.runner.run_mirrored(trial)
-        return 0.5 * (first.loss - first.control + mirrored.loss - mirrored.control)
+    def difference(self, k: int) -> float:
+        """Return loss less control, averaged over programming number `k`'s errors and their negative."""
+        known = self.question.errors
+        error = known[k] if k < len(known) else self.programmer.error(CHECK_TRIAL + k)
+        both = 0.5 * sum(float(np.mean((self._output(error, k, sign) - self.wanted) ** 2)) for sign in (1.0, -1.0))
+        return both - self.bias2 - float(np.mean(self._linear(error, k) ** 2))
+
+    @property
+    def point(self) -> Linearization:
+        """The network of mean weights on these images."""
+        if self._point is None:
+            mean = self.programmer.mean
+            self._point = linearize(self.question.graph, self.images, mean.weights, mean.biases)
+        return self._point
+
+    def _linear(self, error: Weights, k: int) -> Array:
+        """Return J e `(images, n_out)`; known beforehand for the checked programmings, if reads add nothing."""
+        known = None if self.draws is None or k >= len(self.draws) else self.draws[k]
+        if known is not None and not self.read_sites:
+            return known
+        fresh = {node: self._read_noise(node, self.point.matrix_inputs[node], k) for node in self.read_sites}
+        if known is not None:
+            return known + _flat(push(self.point, {}, {}, fresh))
+        return _flat(push(self.point, error.weights, error.biases, fresh))
+
+    def _output(self, error: Weights, k: int, sign: float) -> Array:
+        """Return the outputs `(images, n_out)` with `sign` times the errors of the weights, and of the reads."""
+        graph, mean = self.question.graph, self.programmer.mean
+        weights = {n: mean.weights[n] + sign * e for n, e in error.weights.items()}
+        biases: Mapping[NodeIndex, Array] = {n: mean.biases[n] + sign * e for n, e in error.biases.items()}
+
+        def apply(i: NodeIndex, inputs: tuple[Array, ...]) -> Array:
+            operator = graph.nodes[i].operator
+            if not isinstance(operator, MatrixOperator):
+                return operator.forward(*inputs)
+            y = matrix_forward(operator, weights[i], inputs[0], biases.get(i))
+            if i in self.read_sites:
+                y += sign * self._read_noise(i, inputs[0], k)
+            return y
+
+        return _flat(run(graph, self.images, apply=apply))
+
+    def _read_noise(self, i: NodeIndex, x: Array, k: int) -> Array:
+        """Return a fresh error of each output of node i: the variance of a read is its mean over programmings."""
+        variance = self.read_variances[i]
+        assert variance is not None  # only layers with read noise come here
+        operator = self.question.graph.nodes[i].operator
+        assert isinstance(operator, MatrixOperator)
+        spread = operator.multiply(variance.astype(np.float32), x * x)
+        draws = normals(np.empty(spread.shape, np.float32), seed=self.programmer.seed, site=self.read_sites[i], trial=CHECK_TRIAL + k)
+        return np.sqrt(spread, out=spread) * draws
 
 
-FIRST_TRIAL = 1 << 31
-"""The check's trials are numbered from here on, so that they are not those of a Monte-Carlo run with the same seed."""
+def _flat(output: Array) -> Array:
+    return from_lanes(output).reshape(output.shape[-1], -1).astype(np.float64)
 
 
 def _settled(check: SelfCheck, tol_rel: float) -> bool:
     """Whether more pairs would change nothing: first order is good enough, or the excess is known sharply or hopeless."""
-    if check.n_pairs < MIN_PAIRS:
-        return False
-    sharp = check.n_pairs >= 2 * MIN_PAIRS and check.half_width <= 0.4 * tol_rel
+    sharp = check.half_width <= 0.4 * tol_rel
     return check.linear_error <= tol_rel or sharp or abs(check.excess) - check.half_width > 4.0 * tol_rel
 
 

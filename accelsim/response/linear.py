@@ -9,8 +9,8 @@ In a convolution the same noisy weight acts at every position, so g sums over po
 fresh at each read is independent by position: squared first, then summed.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from workloads.samples import Samples
 
 MAX_EXACT_OUTPUTS = 64
 MAX_COVARIANCE_OUTPUTS = 32
-N_SKETCHES = 12
 LANES_WANTED = 160
 
 
@@ -42,12 +41,15 @@ class LayerResponse:
         The same for a bias that is stored in devices, `(n_columns,)`.
     programming_by_output, read_by_output
         Variance of each output, averaged over images, `(n_out,)` (one entry with probes).
+    row_activity
+        Squared input of each weight's row, summed over positions and averaged over images, in the shape of the weights.
     """
 
     power: Array
     bias_power: Array
     programming_by_output: Array
     read_by_output: Array
+    row_activity: Array
 
     @property
     def programming(self) -> float:
@@ -75,7 +77,7 @@ class Response:
     covariance
         Output covariance by image `(N, n_out, n_out)`, None where there are too many outputs.
     draws
-        `(n_draws, N, n_out)` random first-order errors `J e` with e = +-sqrt(V): what a chip does to all outputs at once; None with probes.
+        `(n_draws, N, n_out)`: first-order output errors `J e` of the weight errors that were given; None with probes or without any.
     n_probes
         0 when every output was carried; otherwise the number of random combinations an image.
     variance_se
@@ -100,7 +102,7 @@ class Response:
 
         To first order a chip's output error is q + d, d ~ N(0, C) jointly over all N n_out outputs, and with K = C / (N n_out)
         sd^2 = 2 tr K^2 + 4 q' K q / (N n_out); both traces come from the draws d_s, of which distinct pairs are unbiased:
-        tr C^2 = E (d_s . d_t)^2.
+        tr C^2 = E (d_s . d_t)^2. The draws must be of independent programmings' errors about their mean.
         """
         if self.draws is None or len(self.draws) < 2:
             return None
@@ -121,14 +123,24 @@ class _Tally:
     bias_power: Array
     programming: Array
     read: Array
-    draws: list[Array] = field(default_factory=list)
+    activity: Array
 
 
 def respond(
-    plan: Plan, graph: Network, samples: Samples, *, seed: int, n_probes: int = 0, draws: bool = True, view: Weights | None = None
+    plan: Plan,
+    graph: Network,
+    samples: Samples,
+    *,
+    seed: int,
+    n_probes: int = 0,
+    errors: Sequence[Weights] = (),
+    view: Weights | None = None,
 ) -> Response:
-    """Return the linear response at the mean weights (or at `view`); every output exactly, or `n_probes` combinations an image."""
-    worker = _Worker(plan, graph, seed=seed, n_probes=n_probes, draws=draws and n_probes == 0, view=view or mean_weights(plan))
+    """Return the linear response at the mean weights (or at `view`); every output exactly, or `n_probes` combinations an image.
+
+    `errors` are weight errors whose own first-order output errors are wanted too (`Response.draws`); with probes there are none.
+    """
+    worker = _Worker(plan, graph, seed=seed, n_probes=n_probes, errors=() if n_probes else errors, view=view or mean_weights(plan))
     for images in _chunks(samples, worker.n_carried):
         worker.add(images)
     return worker.result(len(samples))
@@ -144,7 +156,7 @@ def _chunks(samples: Samples, n_carried: int) -> Iterator[Array]:
 class _Worker:
     """Adds up the response over chunks of images."""
 
-    def __init__(self, plan: Plan, graph: Network, *, seed: int, n_probes: int, draws: bool, view: Weights) -> None:
+    def __init__(self, plan: Plan, graph: Network, *, seed: int, n_probes: int, errors: Sequence[Weights], view: Weights) -> None:
         self.plan, self.graph, self.seed, self.n_probes, self.view = plan, graph, seed, n_probes, view
         self.n_out = int(np.prod(graph.nodes[graph.output].shape))
         self.n_carried = n_probes or self.n_out
@@ -153,7 +165,9 @@ class _Worker:
         self.variances = {node: layer.site.moments().variance.astype(np.float32) for node, layer in self.layers.items()}
         self.bias_variances = {n: _bias_variance(layer.bias_site) for n, layer in self.layers.items()}
         self.read_variances = {n: _read_variance(layer.site) for n, layer in self.layers.items()}
-        self.signs = {n: self._signs(layer) for n, layer in self.layers.items()} if draws else {}
+        self.errors = {n: _stacked([e.weights[n] for e in errors]) for n in self.layers} if errors else {}
+        self.bias_errors = {n: _stacked([e.biases[n] for e in errors]) for n in errors[0].biases} if errors else {}
+        self.n_draws = len(errors)
         self.tallies = {n: self._tally(layer) for n, layer in self.layers.items()}
         self.outputs: list[Array] = []
         self.by_image: list[Array] = []
@@ -162,11 +176,6 @@ class _Worker:
         self.drawn: list[Array] = []
         self.n_seen = 0
 
-    def _signs(self, layer: PlacedLayer) -> Array:
-        out = np.empty(N_SKETCHES * layer.operator.weights.size, np.float32)
-        rademacher(out, seed=self.seed, site=site_id(layer.name, "sketch"), trial=0)
-        return out.reshape(N_SKETCHES, -1)
-
     def _tally(self, layer: PlacedLayer) -> _Tally:
         n = layer.operator.n_columns
         return _Tally(
@@ -174,6 +183,7 @@ class _Worker:
             bias_power=np.zeros(n),
             programming=np.zeros(self.n_carried),
             read=np.zeros(self.n_carried),
+            activity=np.zeros(layer.operator.weights.shape),
         )
 
     def add(self, images: Array) -> None:
@@ -182,7 +192,7 @@ class _Worker:
         n_images = images.shape[-1]
         self.lane_power = np.zeros(self.n_carried * n_images)
         self.chunk_covariance = np.zeros((self.n_carried, self.n_carried, n_images)) if self.covariance else None
-        self.chunk_draws = np.zeros((N_SKETCHES, self.n_carried * n_images)) if self.signs else None
+        self.chunk_draws = np.zeros((self.n_draws, self.n_carried * n_images)) if self.n_draws else None
         pull(point, self._seeds(point, n_images), self._visit)
         self.outputs.append(from_lanes(point.output).reshape(n_images, -1).astype(np.float64))
         lanes = self.lane_power.reshape(self.n_carried, n_images)
@@ -192,7 +202,7 @@ class _Worker:
         if self.chunk_covariance is not None:
             self.covariances.append(np.moveaxis(self.chunk_covariance, -1, 0))
         if self.chunk_draws is not None:
-            self.drawn.append(self.chunk_draws.reshape(N_SKETCHES, self.n_carried, n_images).transpose(0, 2, 1))
+            self.drawn.append(self.chunk_draws.reshape(self.n_draws, self.n_carried, n_images).transpose(0, 2, 1))
         self.n_seen += n_images
 
     def _seeds(self, point: Linearization, n_images: int) -> Array:
@@ -206,12 +216,13 @@ class _Worker:
 
     def _visit(self, i: NodeIndex, delta: Array, x: Array) -> None:
         operator, tally = self.layers[i].operator, self.tallies[i]
-        moments = operator.gradient_moments(delta, x, self.variances[i], covariance=self.covariance, signs=self.signs.get(i))
+        moments = operator.gradient_moments(delta, x, self.variances[i], covariance=self.covariance, directions=self.errors.get(i))
         tally.power += moments.power
+        tally.activity += operator.row_activity(x) * x.shape[-1]
         self._share(tally.programming, moments.lane_power)
         self._joint(moments)
         if self.bias_variances[i] is not None:
-            self._add_bias(tally, delta, self.bias_variances[i], x.shape[-1])
+            self._add_bias(tally, delta, self.bias_variances[i], self.bias_errors.get(i), x.shape[-1])
         if (variances := self.read_variances[i]) is not None:
             spread = operator.multiply(variances, x * x)
             flat, spread = delta.reshape(-1, self.n_carried, x.shape[-1]), spread.reshape(-1, x.shape[-1])
@@ -230,11 +241,13 @@ class _Worker:
         if self.chunk_draws is not None and moments.sketch is not None:
             self.chunk_draws += moments.sketch
 
-    def _add_bias(self, tally: _Tally, delta: Array, variance: Array | None, n_images: int) -> None:
+    def _add_bias(self, tally: _Tally, delta: Array, variance: Array | None, errors: Array | None, n_images: int) -> None:
         gradient = delta.reshape(delta.shape[0], -1, delta.shape[-1]).sum(axis=1).astype(np.float64)
         assert variance is not None  # the caller has looked
         tally.bias_power += (gradient**2).sum(axis=1)
         self._share(tally.programming, variance @ gradient**2)
+        if self.chunk_draws is not None and errors is not None:
+            self.chunk_draws += errors @ gradient
         if self.chunk_covariance is not None:
             split = gradient.reshape(len(gradient), -1, n_images)
             self.chunk_covariance += np.einsum("o,orb,osb->rsb", variance, split, split)
@@ -249,6 +262,7 @@ class _Worker:
                 bias_power=t.bias_power / per,
                 programming_by_output=t.programming / to_output,
                 read_by_output=t.read / to_output,
+                row_activity=t.activity / n_images,
             )
             for n, t in self.tallies.items()
         }
@@ -262,6 +276,10 @@ class _Worker:
             n_probes=self.n_probes,
             variance_se=float(np.sqrt(spread.sum())) / n_images,
         )
+
+
+def _stacked(errors: Sequence[Array]) -> Array:
+    return np.stack([e.ravel() for e in errors])
 
 
 def _bias_variance(site: ArraySite | None) -> Array | None:

@@ -124,8 +124,16 @@ def pull(point: Linearization, seeds: Array, visit: Visitor, *, passed: Visitor 
                 deltas[j] = deltas[j] + part if j in deltas else part
 
 
-def push(point: Linearization, errors: Mapping[NodeIndex, Array], bias_errors: Mapping[NodeIndex, Array]) -> Array:
-    """Return the first-order output error `J e` `(*out_shape, B)` for errors in the weights of the matrix layers."""
+def push(
+    point: Linearization,
+    errors: Mapping[NodeIndex, Array],
+    bias_errors: Mapping[NodeIndex, Array],
+    fresh: Mapping[NodeIndex, Array] | None = None,
+) -> Array:
+    """Return the first-order output error `J e` `(*out_shape, B)` for errors in the weights of the matrix layers.
+
+    `fresh` are errors `(*shape, B)` that arise at the outputs of matrix layers.
+    """
     graph, last = point.graph, point.graph.last_use()
     tangents: dict[NodeIndex, Array] = {}
     for i, node in enumerate(graph.nodes[: graph.output + 1]):
@@ -136,6 +144,8 @@ def push(point: Linearization, errors: Mapping[NodeIndex, Array], bias_errors: M
             tangent = point.maps[i].push(tuple(tangents.get(j) for j in node.inputs))
         if isinstance(node.operator, MatrixOperator):
             tangent = _with_own_error(node.operator, tangent, point.matrix_inputs[i], errors.get(i), bias_errors.get(i))
+        if fresh is not None and i in fresh:
+            tangent = fresh[i] if tangent is None else tangent + fresh[i]
         if tangent is not None:
             tangents[i] = tangent
         _forget(tangents, tuple(j for j in node.inputs if j in tangents), last, i, graph.output)

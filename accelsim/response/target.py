@@ -47,6 +47,12 @@ class Weights:
         check_magnitude(outputs, what="outputs")
         return outputs
 
+    def only(self, node: NodeIndex) -> "Weights":
+        """Return what one node has."""
+        return Weights(
+            weights={n: w for n, w in self.weights.items() if n == node}, biases={n: b for n, b in self.biases.items() if n == node}
+        )
+
     def applied_to(self, graph: Network):  # type: ignore[no-untyped-def]
         """Return the `apply` that walks `graph` with these weights."""
 
@@ -67,12 +73,12 @@ def ideal_weights(plan: Plan) -> Weights:
     )
 
 
-def mean_weights(plan: Plan, *, only: str | None = None, quantized: bool = True) -> Weights:
-    """Return the mean weights over programmings; `only` one layer's, the others being float; or those of unquantized targets."""
-    chosen = [layer for layer in plan.layers if only is None or layer.name == only]
+def mean_weights(plan: Plan, *, quantized: bool = True) -> Weights:
+    """Return the mean weights over programmings; or, with `quantized` false, those of unquantized targets."""
+    biased = [layer for layer in plan.layers if layer.bias_site is not None]
     return Weights(
-        weights={layer.node: _single(layer.site.moments(quantized=quantized).mean) for layer in chosen},
-        biases={layer.node: _single(layer.bias_site.moments(quantized=quantized).mean) for layer in chosen if layer.bias_site is not None},
+        weights={layer.node: _single(layer.site.moments(quantized=quantized).mean) for layer in plan.layers},
+        biases={layer.node: _single(layer.bias_site.moments(quantized=quantized).mean) for layer in biased if layer.bias_site},
     )
 
 

@@ -114,7 +114,7 @@ def _control_mean(plan: Plan, graph: Network, samples: Samples, wanted: Array, s
     need = 4 * plan.activation_elements() * len(samples)
     if need > MAX_CONTROL_BYTES:
         return None, f"control variate off: it would keep {need / 2**30:.1f} GiB of activations; give fewer images"
-    response = respond(plan, graph, samples, seed=seed, draws=False)
+    response = respond(plan, graph, samples, seed=seed)
     programming = sum(layer.programming for layer in response.layers.values())
     return float(np.mean((response.mean_output - wanted) ** 2)) + programming, ""
 

@@ -30,10 +30,17 @@ class Programmer:
         self.mean = mean_weights(plan)
         self.cells = {(layer.node, site.part): _Cells(site) for layer in plan.layers for site in _sites(layer)}
 
-    @property
-    def mirrors_exactly(self) -> bool:
-        """Whether negated normals negate every error: no cell clips."""
-        return not any(getattr(law, "clip", True) for cells in self.cells.values() for law in cells.site.chain.laws)
+    def checked_errors(self) -> list[Weights]:
+        """Return the errors of the programmings that a prediction is checked with."""
+        return [self.error(CHECK_TRIAL + k) for k in range(N_CHECKED)]
+
+    def error(self, trial: int) -> Weights:
+        """Return how far trial number `trial` is off its mean."""
+        view = self.draw(trial).view
+        return Weights(
+            weights={n: w - self.mean.weights[n] for n, w in view.weights.items()},
+            biases={n: b - self.mean.biases[n] for n, b in view.biases.items()},
+        )
 
     def draw(self, trial: int, *, sign: float = 1.0) -> Draw:
         """Return trial number `trial`; with `sign=-1` its mirror image, from the same normals negated."""
@@ -47,6 +54,12 @@ class Programmer:
             else:
                 biases[node] = cells.decoded(pair)
         return Draw(view=Weights(weights=weights, biases=biases), pairs=pairs)
+
+
+N_CHECKED = 12
+"""Programmings whose linear response an adjoint pass takes along: those of the self check, and of the spread over chips."""
+CHECK_TRIAL = 1 << 31
+"""Number of the first of them, apart from the trials of a Monte-Carlo run with the same seed."""
 
 
 def _sites(layer: PlacedLayer) -> list[ArraySite]:
@@ -89,9 +102,8 @@ VIEW_TRIAL = 3 << 30
 """The first trial number of the views, apart from those of Monte-Carlo and of the self check."""
 
 
-def power_views(plan: Plan, *, seed: int, mse_rel: float) -> list[Weights]:
+def power_views(programmer: Programmer, *, mse_rel: float) -> list[Weights]:
     """Return the weights whose inputs read power is accounted at: the mean ones, or two mirrored pairs where noise is not small."""
-    programmer = Programmer(plan, seed=seed)
     if not mse_rel > SMALL_MSE_REL:
         return [programmer.mean]
     return [programmer.draw(VIEW_TRIAL + k // 2, sign=1.0 - 2.0 * (k % 2)).view for k in range(N_VIEWS)]

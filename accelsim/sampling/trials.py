@@ -52,20 +52,8 @@ class TrialRunner:
 
     def run(self, trial: int, *, sign: float = 1.0) -> Outcome:
         """Return the outcome of trial number `trial`, or of its mirror image (`sign=-1`): a pure function of both."""
-        return self._outcome(trial, sign, [])
-
-    def run_mirrored(self, trial: int) -> tuple[Outcome, Outcome]:
-        """Return a trial and its mirror image; where the mirror image's errors are exactly negated, so is its linear response."""
-        pushed: list[Array] = []
-        first = self._outcome(trial, 1.0, pushed)
-        mirrored = [-p for p in pushed] if self.programmer.mirrors_exactly else []
-        return first, self._outcome(trial, -1.0, mirrored)
-
-    def _outcome(self, trial: int, sign: float, pushed: list[Array]) -> Outcome:
-        """Run one trial; `pushed` holds the linear responses of the chunks, and is filled where it is empty."""
         draw = self.programmer.draw(trial, sign=sign)
-        if self.points and not pushed:
-            pushed.extend(self._pushed(draw))
+        pushed = self._pushed(draw) if self.points else []
         loss = control = power = 0.0
         correct: list[Array] = []
         start = 0

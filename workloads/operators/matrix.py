@@ -60,7 +60,7 @@ class MatrixOperator(LinearOperator):
 
     @abstractmethod
     def gradient_moments(
-        self, delta: Array, x: Array, variance: Array, *, covariance: bool = False, signs: Array | None = None
+        self, delta: Array, x: Array, variance: Array, *, covariance: bool = False, directions: Array | None = None
     ) -> GradientMoments:
         """Return the second moments of the weight gradient `g_oj = sum_p d_op x_pj`: see `kernels.weight_gradient_moments`."""
 
@@ -119,16 +119,16 @@ class Conv(MatrixOperator):
         return x.reshape(*self._narrow(self.geometry.in_shape), delta.shape[-1])
 
     def gradient_moments(
-        self, delta: Array, x: Array, variance: Array, *, covariance: bool = False, signs: Array | None = None
+        self, delta: Array, x: Array, variance: Array, *, covariance: bool = False, directions: Array | None = None
     ) -> GradientMoments:
         return weight_gradient_moments(
             self._wide(delta, self.geometry.out_shape), self._wide(x, self.geometry.in_shape), self.geometry, variance,
-            covariance=covariance, signs=signs,
+            covariance=covariance, directions=directions,
         )
 
     def row_activity(self, x: Array) -> Array:
         g = self.geometry
-        squared = (self._wide(x, g.in_shape).astype(np.float64) ** 2).mean(axis=-1)
+        squared = _mean_square(self._wide(x, g.in_shape))
         top, left, bottom, right = g.pads
         padded = np.pad(squared, ((0, 0), (top, bottom), (left, right)))
         (_, oh, ow), (sh, sw), (dh, dw) = g.out_shape, g.stride, g.dilation
@@ -178,22 +178,22 @@ class ConvTranspose(MatrixOperator):
         return x.reshape(*self._narrow(self.geometry.out_shape), delta.shape[-1])
 
     def gradient_moments(
-        self, delta: Array, x: Array, variance: Array, *, covariance: bool = False, signs: Array | None = None
+        self, delta: Array, x: Array, variance: Array, *, covariance: bool = False, directions: Array | None = None
     ) -> GradientMoments:
         """The gradient of `<d, W' x>` is that of the convolution with input d and output gradient x: the roles swap."""
         n_images, lanes = x.shape[-1], delta.shape[-1]
         repeated = np.tile(x, lanes // n_images).reshape(*self.geometry.out_shape, lanes)
-        swapped_signs = None if signs is None else np.stack([self._swap(s.reshape(self.weights.shape)).ravel() for s in signs])
+        swapped = None if directions is None else np.stack([self._swap(e.reshape(self.weights.shape)).ravel() for e in directions])
         moments = weight_gradient_moments(
             repeated, delta.reshape(*self.geometry.in_shape, lanes), self.geometry, self._swap(variance),
-            covariance=covariance, signs=swapped_signs, n_images=n_images,
+            covariance=covariance, directions=swapped, n_images=n_images,
         )
         return moments.with_power(self._swap(moments.power))
 
     def row_activity(self, x: Array) -> Array:
         """Each input channel drives one row, whatever taps its columns stand for."""
         g = self.geometry
-        squared = (x.reshape(*g.out_shape, -1).astype(np.float64) ** 2).mean(axis=-1).sum(axis=(1, 2))
+        squared = _mean_square(x.reshape(*g.out_shape, -1)).sum(axis=(1, 2))
         by_group = squared.reshape(g.groups, 1, -1, 1, 1)
         o, c = self.weights.shape[0] // g.groups, self.weights.shape[1]
         return np.broadcast_to(by_group, (g.groups, o, c, *g.kernel)).reshape(self.weights.shape)
@@ -208,3 +208,7 @@ class ConvTranspose(MatrixOperator):
     def _narrow(self, shape: Shape) -> Shape:
         return (shape[0], *shape[3 - self.spatial :]) if self.spatial < 2 else shape
 
+
+def _mean_square(x: Array) -> Array:
+    """Return the mean square over lanes, float64: squares of one element are summed in the precision of `x`, without a copy of it."""
+    return np.einsum("...b,...b->...", x, x).astype(np.float64) / x.shape[-1]
