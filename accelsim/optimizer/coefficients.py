@@ -102,7 +102,7 @@ def coefficients(
     """Return the design problem at the plan's present design, exact there in power and (to first order) in error."""
     programmer = Programmer(plan, seed=seed)
     view = programmer.mean
-    response = respond(plan, graph, samples, seed=seed, errors=programmer.checked_errors(), view=view)
+    response = respond(plan, graph, samples, seed=seed, errors=tuple(programmer.checked_errors()), view=view)
     groups = groups_of(plan, per)
     moving, constant = _variances(plan, response)
     if per == "column":

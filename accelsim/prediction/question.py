@@ -1,6 +1,6 @@
 """What a method of prediction is asked, and what it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from accelsim.placement import Plan
@@ -15,12 +15,12 @@ from workloads.samples import Samples
 class Question:
     """What is asked: the plan, the samples, what the outputs should have been, and how good the answer must be.
 
-    `errors` are those of the checked programmings whose linear response is known; none with probes.
+    `errors` are those of the checked programmings, whose linear response is known.
     """
 
     plan: Plan
     programmer: Programmer
-    errors: tuple[Weights, ...]
+    errors: Sequence[Weights]
     graph: Network
     samples: Samples
     seed: int

@@ -7,16 +7,21 @@ With g_oj = dy/dW_oj, a vector over outputs, and V_oj = Var W_oj,
 
 In a convolution the same noisy weight acts at every position, so g sums over positions first and is squared then. Noise that is
 fresh at each read is independent by position: squared first, then summed.
+
+With many outputs, random combinations s of them stand for all: E s' C s = tr C for s of independent signs (Hutchinson). First
+the known responses to a few errors, of which most of C is made, are taken exactly: with Q their orthonormal basis, P = 1 - Q Q',
+
+    tr C = tr Q' C Q + E s' P C P s             (Hutch++, Meyer et al. 2021, arXiv:2010.09649)          (3)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from accelsim.lower import ArraySite
 from accelsim.placement import PlacedLayer, Plan
-from accelsim.response.passes import Linearization, linearize, pull
+from accelsim.response.passes import linearize, pull, push
 from accelsim.response.target import Weights, mean_weights
 from devices.base.stream import rademacher, site_id
 from workloads.kernels import GradientMoments
@@ -27,6 +32,8 @@ from workloads.samples import Samples
 MAX_EXACT_OUTPUTS = 64
 MAX_COVARIANCE_OUTPUTS = 32
 LANES_WANTED = 160
+MAX_LANE_BYTES = 2**30
+"""Most memory for the gradients of a chunk of images."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -77,9 +84,9 @@ class Response:
     covariance
         Output covariance by image `(N, n_out, n_out)`, None where there are too many outputs.
     draws
-        `(n_draws, N, n_out)`: first-order output errors `J e` of the weight errors that were given; None with probes or without any.
+        `(n_draws, N, n_out)`: first-order output errors `J e` of the weight errors that were given; None without any.
     n_probes
-        0 when every output was carried; otherwise the number of random combinations an image.
+        0 when every output was carried; otherwise the number of random combinations an image, beside those of (3).
     variance_se
         Standard error of the total variance, from the probes; 0 when exact.
     """
@@ -138,19 +145,24 @@ def respond(
 ) -> Response:
     """Return the linear response at the mean weights (or at `view`); every output exactly, or `n_probes` combinations an image.
 
-    `errors` are weight errors whose own first-order output errors are wanted too (`Response.draws`); with probes there are none.
+    `errors` are weight errors whose own first-order output errors are wanted too (`Response.draws`); they sharpen probes.
     """
-    worker = _Worker(plan, graph, seed=seed, n_probes=n_probes, errors=() if n_probes else errors, view=view or mean_weights(plan))
-    for images in _chunks(samples, worker.n_carried):
-        worker.add(images)
+    worker = _Worker(plan, graph, seed=seed, n_probes=n_probes, errors=errors, view=view or mean_weights(plan))
+    size = images_at_a_time(graph, worker.n_carried)
+    for start in range(0, len(samples), size):
+        worker.add(to_lanes(samples.x[start : start + size]))
     return worker.result(len(samples))
 
 
-def _chunks(samples: Samples, n_carried: int) -> Iterator[Array]:
-    size = max(1, LANES_WANTED // n_carried)
-    size = max(16, size - size % 16) if n_carried <= 2 * LANES_WANTED else size
-    for start in range(0, len(samples), size):
-        yield to_lanes(samples.x[start : start + size])
+def images_at_a_time(graph: Network, n_carried: int) -> int:
+    """Return the images of a chunk: whole vectors of lanes, unless their gradients at the largest map would take too much memory."""
+    wanted = max(16, LANES_WANTED // n_carried // 16 * 16)
+    return max(1, min(wanted, MAX_LANE_BYTES // (n_carried * bytes_per_lane(graph))))
+
+
+def bytes_per_lane(graph: Network) -> int:
+    """Return the memory of one lane of the backward pass: gradients at both ends of an operator, and one that waits for a sum."""
+    return 3 * 4 * max(int(np.prod(node.shape)) for node in graph.nodes)
 
 
 class _Worker:
@@ -159,15 +171,18 @@ class _Worker:
     def __init__(self, plan: Plan, graph: Network, *, seed: int, n_probes: int, errors: Sequence[Weights], view: Weights) -> None:
         self.plan, self.graph, self.seed, self.n_probes, self.view = plan, graph, seed, n_probes, view
         self.n_out = int(np.prod(graph.nodes[graph.output].shape))
-        self.n_carried = n_probes or self.n_out
+        self.n_draws = len(errors)
+        self.n_known = min(self.n_draws, self.n_out) if n_probes else 0
+        self.n_carried = self.n_known + n_probes or self.n_out
         self.covariance = n_probes == 0 and self.n_out <= MAX_COVARIANCE_OUTPUTS
         self.layers: dict[NodeIndex, PlacedLayer] = plan.layer_of_node()
         self.variances = {node: layer.site.moments().variance.astype(np.float32) for node, layer in self.layers.items()}
         self.bias_variances = {n: _bias_variance(layer.bias_site) for n, layer in self.layers.items()}
         self.read_variances = {n: _read_variance(layer.site) for n, layer in self.layers.items()}
-        self.errors = {n: _stacked([e.weights[n] for e in errors]) for n in self.layers} if errors else {}
-        self.bias_errors = {n: _stacked([e.biases[n] for e in errors]) for n in errors[0].biases} if errors else {}
-        self.n_draws = len(errors)
+        self.pushed: Sequence[Weights] = errors if n_probes else ()
+        pulled = () if n_probes else errors
+        self.errors = {n: _stacked([e.weights[n] for e in pulled]) for n in self.layers} if pulled else {}
+        self.bias_errors = {n: _stacked([e.biases[n] for e in pulled]) for n in pulled[0].biases} if pulled else {}
         self.tallies = {n: self._tally(layer) for n, layer in self.layers.items()}
         self.outputs: list[Array] = []
         self.by_image: list[Array] = []
@@ -192,26 +207,38 @@ class _Worker:
         n_images = images.shape[-1]
         self.lane_power = np.zeros(self.n_carried * n_images)
         self.chunk_covariance = np.zeros((self.n_carried, self.n_carried, n_images)) if self.covariance else None
-        self.chunk_draws = np.zeros((self.n_draws, self.n_carried * n_images)) if self.n_draws else None
-        pull(point, self._seeds(point, n_images), self._visit)
-        self.outputs.append(from_lanes(point.output).reshape(n_images, -1).astype(np.float64))
+        self.chunk_draws = np.zeros((self.n_draws, self.n_carried * n_images)) if self.errors else None
+        if self.pushed:
+            self.drawn.append(np.stack([self._flat(push(point, e.weights, e.biases)) for e in self.pushed]))
+        pull(point, self._seeds(n_images), self._visit)
+        self.outputs.append(self._flat(point.output))
         lanes = self.lane_power.reshape(self.n_carried, n_images)
-        self.by_image.append(lanes.sum(axis=0) / (self.n_carried if self.n_probes else 1) / self.n_out)
+        self.by_image.append(lanes.sum(axis=0) / self.n_out)
         if self.n_probes > 1:
-            self.spread.append(lanes.var(axis=0, ddof=1) / self.n_probes / self.n_out**2)
+            self.spread.append(lanes[self.n_known :].var(axis=0, ddof=1) * self.n_probes / self.n_out**2)
         if self.chunk_covariance is not None:
             self.covariances.append(np.moveaxis(self.chunk_covariance, -1, 0))
         if self.chunk_draws is not None:
             self.drawn.append(self.chunk_draws.reshape(self.n_draws, self.n_carried, n_images).transpose(0, 2, 1))
         self.n_seen += n_images
 
-    def _seeds(self, point: Linearization, n_images: int) -> Array:
+    def _flat(self, output: Array) -> Array:
+        return from_lanes(output).reshape(output.shape[-1], -1).astype(np.float64)
+
+    def _seeds(self, n_images: int) -> Array:
+        """Return what is pulled back: every output, or the combinations of (3), the random ones scaled so that all simply add."""
         shape = self.graph.nodes[self.graph.output].shape
         seeds = np.zeros((self.n_out, self.n_carried, n_images), np.float32)
-        if self.n_probes:
-            rademacher(seeds, seed=self.seed, site=site_id("", "probe"), trial=self.n_seen)
-        else:
+        if not self.n_probes:
             seeds[np.arange(self.n_out), np.arange(self.n_out)] = 1.0
+            return seeds.reshape(*shape, self.n_carried * n_images)
+        probes = np.empty((self.n_out, self.n_probes, n_images), np.float32)
+        rademacher(probes, seed=self.seed, site=site_id("", "probe"), trial=self.n_seen)
+        if self.n_known:
+            basis = np.linalg.qr(self.drawn[-1].transpose(1, 2, 0))[0].astype(np.float32)  # (B, n_out, n_known)
+            probes -= np.einsum("bok,bkp->opb", basis, np.einsum("bok,opb->bkp", basis, probes))
+            seeds[:, : self.n_known] = basis.transpose(1, 2, 0)
+        seeds[:, self.n_known :] = probes / np.float32(np.sqrt(self.n_probes))
         return seeds.reshape(*shape, self.n_carried * n_images)
 
     def _visit(self, i: NodeIndex, delta: Array, x: Array) -> None:
@@ -254,8 +281,8 @@ class _Worker:
 
     def result(self, n_images: int) -> Response:
         """Return the response, normalized over images and outputs."""
-        per = n_images * self.n_out * (self.n_probes or 1)
-        to_output = n_images * (self.n_out * self.n_probes / self.n_carried if self.n_probes else 1)
+        per = n_images * self.n_out
+        to_output = per / self.n_carried if self.n_probes else n_images
         layers = {
             self.layers[n].name: LayerResponse(
                 power=t.power / per,

@@ -1,6 +1,8 @@
 """Programmings of a plan: the weights of every layer in one trial, as a pure function of seed and trial."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -30,9 +32,9 @@ class Programmer:
         self.mean = mean_weights(plan)
         self.cells = {(layer.node, site.part): _Cells(site) for layer in plan.layers for site in _sites(layer)}
 
-    def checked_errors(self) -> list[Weights]:
+    def checked_errors(self) -> "CheckedErrors":
         """Return the errors of the programmings that a prediction is checked with."""
-        return [self.error(CHECK_TRIAL + k) for k in range(N_CHECKED)]
+        return CheckedErrors(self)
 
     def error(self, trial: int) -> Weights:
         """Return how far trial number `trial` is off its mean."""
@@ -60,6 +62,27 @@ N_CHECKED = 12
 """Programmings whose linear response an adjoint pass takes along: those of the self check, and of the spread over chips."""
 CHECK_TRIAL = 1 << 31
 """Number of the first of them, apart from the trials of a Monte-Carlo run with the same seed."""
+
+
+class CheckedErrors(Sequence[Weights]):
+    """The errors of `N_CHECKED` programmings, drawn when asked for: all at once may be much memory."""
+
+    def __init__(self, programmer: Programmer) -> None:
+        self.programmer = programmer
+
+    def __len__(self) -> int:
+        return N_CHECKED
+
+    @overload
+    def __getitem__(self, k: int) -> Weights: ...
+    @overload
+    def __getitem__(self, k: slice) -> list[Weights]: ...
+    def __getitem__(self, k: int | slice) -> Weights | list[Weights]:
+        if isinstance(k, slice):
+            return [self[i] for i in range(*k.indices(N_CHECKED))]
+        if not 0 <= k < N_CHECKED:
+            raise IndexError(k)
+        return self.programmer.error(CHECK_TRIAL + k)
 
 
 def _sites(layer: PlacedLayer) -> list[ArraySite]:
