@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from accelsim.lower import ArraySite
 from accelsim.placement import PlacedLayer, Plan, image_chunks
 from accelsim.response.target import Weights
 from devices.base.errors import SpecError
@@ -103,16 +104,21 @@ def read_power(
     Noisy weights make larger inputs: where noise is not small, the views are a few sampled programmings. `rows` is their
     `activity`, where it is known.
     """
-    pairs = {layer.name: layer.site.stored()[0] for layer in plan.layers}
     rows = activity(plan, graph, samples, views) if rows is None else rows
     amplified = any(layer.sense.feedback_ohm is not None for layer in plan.layers)
+    pairs = {layer.name: layer.site.stored()[0] for layer in plan.layers} if amplified else {}
     currents = squared_currents(plan, graph, samples, views, pairs) if amplified else {}
     share = reads_per_second_times_read_time(plan)
-    return {layer.name: _layer_power(layer, pairs[layer.name], rows[layer.name], currents.get(layer.name), share) for layer in plan.layers}
+    return {layer.name: _layer_power(layer, rows[layer.name], currents.get(layer.name), share) for layer in plan.layers}
 
 
-def _layer_power(layer: PlacedLayer, pair: Pair, rows: Array, currents: Array | None, share: float) -> LayerPower:
-    memristors = float(np.sum((pair.positive_siemens + pair.negative_siemens) * rows)) * share
+def _layer_power(layer: PlacedLayer, rows: Array, currents: Array | None, share: float) -> LayerPower:
+    memristors = sum(_conductance_times(site, rows[site.columns]) for site in layer.site.blocks()) * share
     feedback = layer.sense.feedback_ohm
     amplifiers = 0.0 if feedback is None or currents is None else feedback * float(currents.sum()) * share
     return LayerPower(memristors_w=memristors, amplifiers_w=amplifiers)
+
+
+def _conductance_times(site: ArraySite, rows: Array) -> float:
+    pair, _ = site.stored()
+    return float(np.sum((pair.positive_siemens + pair.negative_siemens) * rows))

@@ -4,7 +4,8 @@ A matrix layer on ideal converters and wires lowers to one node with one array s
 arrays its rows and columns are spread over. A site answers with weights: the ideal stored ones, their mean and variance, a sample.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,8 @@ from workloads.operators.base import Array
 from workloads.operators.matrix import MatrixOperator
 
 IDEAL_WIRES = IdealWires()
+BLOCK_WEIGHTS = 1 << 22
+"""Weights whose cells are looked at together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,6 +46,8 @@ class ArraySite:
         Conductance given to `w_max`, one a column.
     part
         What is stored: the layer's `weights`, or its `bias` (as one more row of cells).
+    columns
+        The layer's columns that this site is of; `w_max` and `g_used_siemens` have one entry for each of these.
     """
 
     layer: str
@@ -52,6 +57,7 @@ class ArraySite:
     w_max: Array
     g_used_siemens: Array
     part: Literal["weights", "bias"] = "weights"
+    columns: slice = field(default_factory=lambda: slice(None))
     wires: ArrayMap = IDEAL_WIRES
 
     @property
@@ -69,7 +75,17 @@ class ArraySite:
         """What is to be stored, float64: the weights, or the bias as `(n_columns,)`."""
         stored = self.operator.weights if self.part == "weights" else self.operator.bias
         assert stored is not None  # a site is made only for what exists
-        return stored.astype(np.float64)
+        return stored[self.columns].astype(np.float64)
+
+    def blocks(self) -> "Iterator[ArraySite]":
+        """Yield the site a few columns at a time: float64 copies of all weights of a large layer are much memory."""
+        n_columns = len(self.w_max)
+        size = max(1, BLOCK_WEIGHTS * n_columns // max(1, self.operator.weights.size))
+        start, stop, _ = self.columns.indices(self.operator.n_columns)
+        for at in range(start, stop, size):
+            chosen = slice(at, min(at + size, stop))
+            own = slice(chosen.start - start, chosen.stop - start)
+            yield replace(self, columns=chosen, w_max=self.w_max[own], g_used_siemens=self.g_used_siemens[own])
 
     @property
     def scale_siemens(self) -> Array:
@@ -81,7 +97,7 @@ class ArraySite:
         return replace(self, g_used_siemens=np.broadcast_to(g_used_siemens, self.g_used_siemens.shape))
 
     def _by_column(self, column_values: Array) -> Array:
-        return column_values.reshape(-1, *(1,) * (self.values.ndim - 1))
+        return column_values.reshape(-1, *(1,) * (self.operator.weights.ndim - 1 if self.part == "weights" else 0))
 
     def targets(self, *, quantized: bool = True) -> Pair:
         """Return the conductances that the pair of each weight should have, before any error and precompensation."""
@@ -124,6 +140,10 @@ class ArraySite:
 
     def moments(self, *, quantized: bool = True) -> WeightMoments:
         """Return mean and variance of the effective weights over programmings."""
+        parts = [site._moments(quantized=quantized) for site in self.blocks()]
+        return WeightMoments(mean=np.concatenate([p.mean for p in parts]), variance=np.concatenate([p.variance for p in parts]))
+
+    def _moments(self, *, quantized: bool) -> WeightMoments:
         scale = self._by_column(self.scale_siemens)
         mean, variance = self.stored(quantized=quantized)
         total = variance.positive_siemens + variance.negative_siemens

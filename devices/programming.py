@@ -8,6 +8,7 @@ Clipped, with a = g/s (rectified Gaussian):
 A cell asked for 0 then has mean s/sqrt(2 pi) and variance (1/2 - 1/(2 pi)) s^2 = 0.3408 s^2.
 """
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -15,27 +16,45 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy.special import ndtr
 
+from devices.base.jit import jit
 from devices.law import CellLaw, CellMoments, Scope, Values, check_error_rel
 
-INV_SQRT_2PI = 1.0 / np.sqrt(2.0 * np.pi)
+INV_SQRT_2PI, INV_SQRT_2 = 1.0 / math.sqrt(2.0 * math.pi), math.sqrt(0.5)
+
+
+FAR = 9.0
+"""Standard deviations above zero beyond which clipping takes less than 1e-18 of anything."""
 
 
 def clipped_moments(target: Values, std: Values) -> tuple[Values, Values]:
     """Return mean and variance of max(target + std z, 0), by (1) and (2); std may be zero anywhere."""
-    safe = np.where(std > 0.0, std, 1.0)
-    a = target / safe
-    cdf, pdf = ndtr(a), INV_SQRT_2PI * np.exp(-0.5 * a * a)
-    mean = target * cdf + safe * pdf
-    # variance without cancellation: with t = -a, Var = s^2 [ Phi(a) (1 + a^2) + a phi - (a Phi + phi)^2 ]
-    unit_mean = a * cdf + pdf
-    unit_variance = cdf + a * unit_mean - unit_mean**2
-    # for a large both a*unit_mean and unit_mean**2 are a^2: write the variance through the small tail instead
-    tail = ndtr(-a)
-    lost = pdf - a * tail  # E max(-a - z, 0), the mean of what was clipped away
-    by_tail = 1.0 - tail - a * lost - lost**2
-    variance = safe**2 * np.maximum(np.where(a > 0.0, by_tail, unit_variance), 0.0)
-    exact = std > 0.0
-    return np.where(exact, mean, target), np.where(exact, variance, 0.0)
+    target, std = np.broadcast_arrays(np.asarray(target, np.float64), np.asarray(std, np.float64))
+    mean, variance = np.empty(target.size), np.empty(target.size)
+    _fill_clipped(target.ravel(), std.ravel(), mean, variance)
+    return mean.reshape(target.shape), variance.reshape(target.shape)
+
+
+@jit()
+def _fill_clipped(target: Values, std: Values, mean: Values, variance: Values) -> None:
+    """Fill mean and variance, flat; without cancellation: above zero through the small tail that is lost."""
+    for i in range(target.size):
+        t, s = target[i], std[i]
+        if s == 0.0 or t > FAR * s:
+            mean[i], variance[i] = t, s * s
+            continue
+        a = t / s
+        pdf = INV_SQRT_2PI * math.exp(-0.5 * a * a)
+        if a > 0.0:
+            tail = 0.5 * math.erfc(a * INV_SQRT_2)
+            lost = pdf - a * tail  # E max(-a - z, 0), the mean of what was clipped away
+            mean[i] = s * (a + lost)
+            unit = 1.0 - tail - a * lost - lost * lost
+        else:  # with t = -a: Var = s^2 [ Phi(a) (1 + a^2) + a phi - (a Phi + phi)^2 ]
+            cdf = 0.5 * math.erfc(-a * INV_SQRT_2) if a < 0.0 else 0.5
+            kept = a * cdf + pdf
+            mean[i] = s * kept
+            unit = cdf + a * kept - kept * kept
+        variance[i] = s * s * max(unit, 0.0)
 
 
 class GaussianError(CellLaw):
@@ -77,7 +96,7 @@ class StateIndependentError(GaussianError):
         check_error_rel(self.error_rel)
 
     def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values:
-        return np.full_like(target_siemens, self.error_rel * g_max_siemens)
+        return np.broadcast_to(np.asarray(self.error_rel * g_max_siemens, dtype=np.asarray(target_siemens).dtype), np.shape(target_siemens))
 
     def scales_with(self) -> Literal["nothing", "target"]:
         return "nothing"

@@ -198,7 +198,7 @@ class _Worker:
             bias_power=np.zeros(n),
             programming=np.zeros(self.n_carried),
             read=np.zeros(self.n_carried),
-            activity=np.zeros(layer.operator.weights.shape),
+            activity=np.zeros(()),
         )
 
     def add(self, images: Array) -> None:
@@ -245,7 +245,7 @@ class _Worker:
         operator, tally = self.layers[i].operator, self.tallies[i]
         moments = operator.gradient_moments(delta, x, self.variances[i], covariance=self.covariance, directions=self.errors.get(i))
         tally.power += moments.power
-        tally.activity += operator.row_activity(x) * x.shape[-1]
+        tally.activity = tally.activity + _distinct(operator.row_activity(x)) * x.shape[-1]
         self._share(tally.programming, moments.lane_power)
         self._joint(moments)
         if self.bias_variances[i] is not None:
@@ -285,11 +285,11 @@ class _Worker:
         to_output = per / self.n_carried if self.n_probes else n_images
         layers = {
             self.layers[n].name: LayerResponse(
-                power=t.power / per,
+                power=np.divide(t.power, per, out=t.power),
                 bias_power=t.bias_power / per,
                 programming_by_output=t.programming / to_output,
                 read_by_output=t.read / to_output,
-                row_activity=t.activity / n_images,
+                row_activity=np.broadcast_to(t.activity / n_images, t.power.shape),
             )
             for n, t in self.tallies.items()
         }
@@ -303,6 +303,11 @@ class _Worker:
             n_probes=self.n_probes,
             variance_se=float(np.sqrt(spread.sum())) / n_images,
         )
+
+
+def _distinct(values: Array) -> Array:
+    """Return one entry along each axis that is only broadcast."""
+    return values[tuple(slice(0, 1) if step == 0 else slice(None) for step in values.strides)]
 
 
 def _stacked(errors: Sequence[Array]) -> Array:

@@ -94,11 +94,14 @@ class _Cells:
 
     def __init__(self, site: ArraySite) -> None:
         self.site = site
-        asked = site.requested()
-        self.targets = {"+": asked.positive_siemens.astype(np.float32), "-": asked.negative_siemens.astype(np.float32)}
+        asked = [_single(block.requested()) for block in site.blocks()]
+        self.targets = {
+            "+": np.concatenate([pair.positive_siemens for pair in asked]),
+            "-": np.concatenate([pair.negative_siemens for pair in asked]),
+        }
         slots = range(len(site.chain.laws))
         self.sites = {sign: [site_id(site.layer, f"cell {site.part} {sign}", slot) for slot in slots] for sign in "+-"}
-        scale = site.scale_siemens.reshape(-1, *(1,) * (asked.positive_siemens.ndim - 1))
+        scale = site.scale_siemens.reshape(-1, *(1,) * (self.targets["+"].ndim - 1))
         self.weight_per_siemens = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0.0).astype(np.float32)
 
     def pair(self, *, seed: int, trial: int, sign: float) -> Pair:
@@ -118,6 +121,10 @@ class _Cells:
         weights = pair.positive_siemens - pair.negative_siemens
         weights *= self.weight_per_siemens
         return weights
+
+
+def _single(pair: Pair) -> Pair:
+    return Pair(positive_siemens=pair.positive_siemens.astype(np.float32), negative_siemens=pair.negative_siemens.astype(np.float32))
 
 
 N_VIEWS = 4
