@@ -19,7 +19,7 @@ from accelsim.report.records import TrialReport
 from accelsim.response.linear import MAX_EXACT_OUTPUTS, respond
 from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.sampling.checkpoint import load_trials, save_trials
-from accelsim.sampling.estimate import Interval, adjusted_losses, checkpoints, mean_interval, pairs_pay
+from accelsim.sampling.estimate import Interval, adjusted_losses, checkpoints, controlled_interval, mean_interval, pairs_pay
 from accelsim.sampling.record import Record, no_trials
 from accelsim.sampling.trials import N_POWER_TRIALS, Outcome, TrialRunner
 from devices.base.errors import SpecError
@@ -165,8 +165,8 @@ def _appended(record: Record, outcomes: list[Outcome]) -> Record:
 
 
 def _interval(record: Record, control_mean: float | None, confidence: float) -> Interval:
-    adjusted, _ = adjusted_losses(record.losses, record.controls, control_mean, paired=_paired(record, control_mean))
-    return mean_interval(adjusted, confidence=confidence)
+    paired = _paired(record, control_mean)
+    return controlled_interval(record.losses, record.controls, control_mean, paired=paired, confidence=confidence)
 
 
 def _report(
@@ -185,8 +185,8 @@ def _report(
     elapsed_s: float,
     cpu_s: float,
 ) -> TrialReport:
-    adjusted, factor = adjusted_losses(record.losses, record.controls, control_mean, paired=_paired(record, control_mean))
-    interval = mean_interval(adjusted, confidence=confidence)
+    _, factor = adjusted_losses(record.losses, record.controls, control_mean, paired=_paired(record, control_mean))
+    interval = _interval(record, control_mean, confidence)
     accuracy, accuracy_ci = _accuracy(record, samples, confidence)
     powers = record.powers[:N_POWER_TRIALS]
     powers = powers[np.isfinite(powers)]
