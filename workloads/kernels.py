@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import numba
@@ -50,7 +51,7 @@ _NO = 4  # outputs of the gradient's tile ...
 _NJ = 6 if _WIDE else 2  # ... and its taps
 _BLOCK = 64  # positions whose deltas stay in L1 while all taps pass
 _SLAB_BYTES = 192  # lanes of one position and plane that are worked on at a time ...
-_SLAB_LANES_BYTES = 512  # ... when a position has more than this, ...
+_SLAB_LANES_BYTES = 320  # ... when a position has more than this, ...
 _SLAB_PLANES = 8  # ... in this many planes or more, ...
 _SLAB_INPUT_BYTES = 1 << 22  # ... in an input larger than this
 _BUFFER_BYTES = 1 << 17  # gradients held at a time, in L2
@@ -176,6 +177,16 @@ class _Plan(NamedTuple):
     regions: NDArray[np.int64]
     x_offsets: NDArray[np.int64]  # of element k, all regions one behind the other
     w_offsets: NDArray[np.int64]  # row of the weight matrix of element k
+    rows: NDArray[np.int64]  # region, i, and the rows of x that it needs; in the order of the rows of y
+
+
+def _rows(segments: list[tuple[_Segment, _Segment]]) -> NDArray[np.int64]:
+    """Tabulate `_Plan.rows`."""
+    found = []
+    for q, (rows, _) in enumerate(segments):
+        last = max((h for _, h in rows.taps), default=-1)
+        found += [(rows.out_start + i * rows.out_step, q, i, last + i * rows.source_step + 1) for i in range(rows.n_positions)]
+    return np.array(sorted(found), np.int64).reshape(-1, 4)[:, 1:].copy()
 
 
 def _slab_step(shape: tuple[int, ...], lanes: int) -> int:
@@ -203,16 +214,16 @@ def _plan(geometry: ConvGeometry, lanes: int, slab_lanes: int, *, adjoint: bool)
     step = wide[1] * wide[2] * lanes if slab_lanes == lanes else _slab_step(wide, slab_lanes)
     channel = np.arange(wide[0] // geometry.groups, dtype=np.int64)[:, None]
     regions, x_offsets, w_offsets, start = [], [], [], 0
-    for rows in segments(geometry, 0):
-        for columns in segments(geometry, 1):
-            pairs = [(a * geometry.kernel[1] + b, h * wide[2] + w) for a, h in rows.taps for b, w in columns.taps]
-            taps = np.array(pairs, np.int64).reshape(-1, 2)
-            w_offsets.append((channel * math.prod(geometry.kernel) + taps[:, 0]).ravel())
-            x_offsets.append((channel * step + taps[:, 1] * slab_lanes).ravel())
-            region = _region(rows, columns, in_width=wide[2], out_width=narrow[2], lanes=lanes, slab_lanes=slab_lanes)
-            regions.append([start, w_offsets[-1].size, *region])
-            start += w_offsets[-1].size
-    return _Plan(np.array(regions, np.int64), np.concatenate(x_offsets), np.concatenate(w_offsets))
+    tiles = list(product(segments(geometry, 0), segments(geometry, 1)))
+    for rows, columns in tiles:
+        pairs = [(a * geometry.kernel[1] + b, h * wide[2] + w) for a, h in rows.taps for b, w in columns.taps]
+        taps = np.array(pairs, np.int64).reshape(-1, 2)
+        w_offsets.append((channel * math.prod(geometry.kernel) + taps[:, 0]).ravel())
+        x_offsets.append((channel * step + taps[:, 1] * slab_lanes).ravel())
+        region = _region(rows, columns, in_width=wide[2], out_width=narrow[2], lanes=lanes, slab_lanes=slab_lanes)
+        regions.append([start, w_offsets[-1].size, *region])
+        start += w_offsets[-1].size
+    return _Plan(np.array(regions, np.int64), np.concatenate(x_offsets), np.concatenate(w_offsets), _rows(tiles))
 
 
 # Register tiles
@@ -555,11 +566,11 @@ def _move(typingctx, source, at, target, to):
 
 
 @jit()
-def _copy_slab(x, n_planes, n_positions, lanes, start, n, slab, slab_lanes, slab_step):
-    """Copy lanes start ... start + n - 1 to where planes lie `slab_step` apart."""
+def _copy_slab(x, n_planes, n_positions, p_start, p_stop, lanes, start, n, slab, slab_lanes, slab_step):
+    """Copy lanes start ... start + n - 1 of some positions to where planes lie `slab_step` apart."""
     width = VECTOR_BYTES // x.itemsize
     for c in range(n_planes):
-        for p in range(n_positions):
+        for p in range(p_start, p_stop):
             at, to = (c * n_positions + p) * lanes + start, c * slab_step + p * slab_lanes
             if n < width:
                 for v in range(n):
@@ -571,15 +582,25 @@ def _copy_slab(x, n_planes, n_positions, lanes, start, n, slab, slab_lanes, slab
 
 
 @jit()
-def _product_by_slabs(x, shape, slab, slab_lanes, slab_step, w, w_step, y, y_step, regions, x_offsets, w_offsets,
+def _product_by_slabs(x, shape, slab, slab_lanes, slab_step, w, w_step, y, y_step, regions, x_offsets, w_offsets, rows,
                       groups, n_channels, n_rows):
-    """Equation (1) for many lanes, some at a time: rows above and below stay in L2, and planes do not share their cache sets."""
-    n_planes, n_positions, lanes = shape
+    """Equation (1) for many lanes, some at a time, row by row: what a row needs is copied just before it, so that it is still in L2
+    when the row below needs it too; and planes do not share their cache sets."""
+    n_planes, height, wide, lanes = shape
     x_step = n_planes // groups * slab_step
     for start in range(0, lanes, slab_lanes):
         n = min(slab_lanes, lanes - start)
-        _copy_slab(x, n_planes, n_positions, lanes, start, n, slab, slab_lanes, slab_step)
-        _product(slab, x_step, w, w_step, y, start, y_step, regions, x_offsets, w_offsets, groups, n_channels, n_rows, n)
+        copied = 0
+        for e in range(rows.shape[0]):
+            q, i, needed = rows[e]
+            if needed > copied:
+                _copy_slab(x, n_planes, height * wide, copied * wide, needed * wide, lanes, start, n, slab, slab_lanes, slab_step)
+                copied = needed
+            k_start, n_k, _, x_i, y_i, n_j, x_j, y_j, y_0, _ = regions[q]
+            for g in range(groups):
+                for j in range(n_j):
+                    xs, ys = g * x_step + i * x_i + j * x_j, start + g * n_channels * y_step + y_0 + i * y_i + j * y_j
+                    _one_run(slab, xs, x_offsets, w, g * w_step, w_offsets, k_start, n_k, y, ys, y_step, n_channels, n_rows, n)
 
 
 def _check_array(name: str, array: Array, shape: tuple[int, ...], *, dtype: Any = None, has_lanes: bool = True) -> Array:
@@ -627,14 +648,14 @@ def _run(x: Array, weights: Array, geometry: ConvGeometry, out: Array | None, *,
     n_channels, n_k = shape[0] // groups, x.shape[0] // groups * math.prod(geometry.kernel)
     slab_lanes = _slab_lanes(x)
     plan = _plan(geometry, lanes, slab_lanes, adjoint=adjoint)
+    tables = plan.regions, plan.x_offsets, plan.w_offsets
     flat, y, y_step = x.reshape(-1), out.reshape(-1), math.prod(shape[1:])
     if slab_lanes == lanes:
-        _product(flat, x.size // groups, packed, w_step, y, 0, y_step, *plan, groups, n_channels, n_k, x.size + out.size)
+        _product(flat, x.size // groups, packed, w_step, y, 0, y_step, *tables, groups, n_channels, n_k, x.size + out.size)
     else:
         step = _slab_step(x.shape, slab_lanes)
         slab = np.empty(x.shape[0] * step, x.dtype)
-        planes = (x.shape[0], x.shape[1] * x.shape[2], lanes)
-        _product_by_slabs(flat, planes, slab, slab_lanes, step, packed, w_step, y, y_step, *plan, groups, n_channels, n_k)
+        _product_by_slabs(flat, x.shape, slab, slab_lanes, step, packed, w_step, y, y_step, *tables, plan.rows, groups, n_channels, n_k)
     return out
 
 
