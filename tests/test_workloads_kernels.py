@@ -14,6 +14,7 @@ from workloads.kernels import (
     fresh_read_power,
     weight_gradient_moments,
 )
+from workloads.operators.base import times_lanes
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}  # of the largest entry: a few hundred roundings of 2^-24 or 2^-53
 TYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -299,3 +300,14 @@ def test_arrays_of_another_shape_or_type_are_refused():
         weight_gradient_moments(d, x, g, -np.ones(g.weight_shape))
     with pytest.raises(ValueError, match="directions"):
         weight_gradient_moments(d, x, g, w * w, directions=np.ones((2, 5), np.float32))
+
+
+def test_factors_of_images_multiply_every_output_of_theirs():
+    values = np.random.default_rng(0).standard_normal((3, 4, 6)).astype(np.float32)
+    factors = np.random.default_rng(1).standard_normal((3, 4, 2)).astype(np.float32)
+    want = (values.reshape(3, 4, 3, 2) * factors[:, :, None]).reshape(3, 4, 6)
+    np.testing.assert_array_equal(times_lanes(values, factors), want)
+    np.testing.assert_array_equal(times_lanes(values[:, ::2], factors[:, ::2]), want[:, ::2])
+    np.testing.assert_array_equal(times_lanes(values, factors[:, :1]), (values.reshape(3, 4, 3, 2) * factors[:, :1, None]).reshape(3, 4, 6))
+    assert times_lanes(values, factors, out=values) is values
+    np.testing.assert_array_equal(values, want)

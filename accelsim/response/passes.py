@@ -4,13 +4,13 @@ Forwards, each node leaves a `LocalMap`; matrix layers also leave their input. B
 (lane = output * B + image), and each matrix layer shows its output gradient to a visitor on the way.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from workloads.network import INPUT, Network, NodeIndex
-from workloads.operators.base import Array, LocalMap
+from workloads.operators.base import Array, LocalMap, Slopes
 from workloads.operators.matrix import MatrixOperator
 
 Visitor = Callable[[NodeIndex, Array, Array], None]
@@ -105,6 +105,7 @@ def pull(point: Linearization, seeds: Array, visit: Visitor, *, passed: Visitor 
     """Carry `seeds` `(*out_shape, R*B)` from the output back to every matrix layer, and show each its gradient.
 
     `passed`, when given, sees every other noisy node's gradient at its output too (its third argument is the gradient again).
+    Visitors look, and keep no reference: a gradient's memory is used again.
     """
     graph = point.graph
     deltas: dict[NodeIndex, Array] = {graph.output: seeds}
@@ -119,9 +120,15 @@ def pull(point: Linearization, seeds: Array, visit: Visitor, *, passed: Visitor 
             passed(i, delta, delta)
         if not any(j in point.noisy for j in node.inputs):
             continue
-        for j, part in zip(node.inputs, point.maps[i].pull(delta)):
+        for j, part in zip(node.inputs, _pulled(point.maps[i], delta, [seeds, *deltas.values()])):
             if j in point.noisy and part is not None:
                 deltas[j] = deltas[j] + part if j in deltas else part
+
+
+def _pulled(local: LocalMap, delta: Array, others: Sequence[Array]) -> tuple[Array | None, ...]:
+    """Return the map's pull; in the memory of `delta` where the map can and nobody else sees it (a sum hands the same array to both)."""
+    alone = delta.base is None and delta.flags.writeable and not any(d is delta or d.base is delta for d in others)
+    return local.pull_in_place(delta) if alone and isinstance(local, Slopes) else local.pull(delta)
 
 
 def push(

@@ -18,6 +18,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.base.jit import jit
+
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 
@@ -136,6 +138,10 @@ class Slopes(LocalMap):
     def pull(self, delta: Array) -> tuple[Array | None, ...]:
         return (times_lanes(delta, self.slopes),)
 
+    def pull_in_place(self, delta: Array) -> tuple[Array | None, ...]:
+        """Return what `pull` returns, in the memory of `delta`."""
+        return (times_lanes(delta, self.slopes, out=delta),)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Jacobian(LocalMap):
@@ -161,9 +167,27 @@ def join_lanes(values: Array) -> Array:
     return values.reshape(*values.shape[:-2], -1)
 
 
-def times_lanes(values: Array, factors: Array) -> Array:
-    """Return `values` (`R*B` lanes) times `factors` (`B` lanes, broadcast over R)."""
-    return join_lanes(split_lanes(values, factors.shape[-1]) * factors[..., None, :])
+def times_lanes(values: Array, factors: Array, out: Array | None = None) -> Array:
+    """Return `values` (`R*B` lanes) times `factors` (`B` lanes, broadcast over R), in `out` if it is given (it may be `values`)."""
+    n_images = factors.shape[-1]
+    plain = values.flags.c_contiguous and factors.flags.c_contiguous and values.dtype == factors.dtype
+    if not plain or values.shape[:-1] != factors.shape[:-1]:
+        return np.multiply(values, join_lanes(np.broadcast_to(
+            factors[..., None, :], (*values.shape[:-1], values.shape[-1] // n_images, n_images))), out=out)  # fmt: skip
+    if out is None:
+        out = np.empty_like(values)
+    split = (-1, values.shape[-1] // n_images, n_images)
+    _times_lanes(values.reshape(split), out.reshape(split), factors.reshape(-1, n_images))
+    return out
+
+
+@jit()
+def _times_lanes(values: Array, out: Array, factors: Array) -> None:
+    """out[k, r, b] = values[k, r, b] factors[k, b]."""
+    for k in range(values.shape[0]):
+        for r in range(values.shape[1]):
+            for b in range(values.shape[2]):
+                out[k, r, b] = values[k, r, b] * factors[k, b]
 
 
 def repeat_lanes(values: Array, like: Array) -> Array:
