@@ -26,7 +26,7 @@ FAR = 9.0
 """Standard deviations above zero beyond which clipping takes less than 1e-18 of anything."""
 
 
-def clipped_moments(target: Values, std: Values) -> tuple[Values, Values]:
+def clipped_moments(target: Values, std: Values | float) -> tuple[Values, Values]:
     """Return mean and variance of max(target + std z, 0), by (1) and (2); std may be zero anywhere."""
     target, std = np.broadcast_arrays(np.asarray(target, np.float64), np.asarray(std, np.float64))
     mean, variance = np.empty(target.size), np.empty(target.size)
@@ -66,20 +66,19 @@ class GaussianError(CellLaw):
     clip: bool
 
     @abstractmethod
-    def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values:
-        """Return the standard deviation s(g) before clipping."""
+    def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values | float:
+        """Return the standard deviation s(g) before clipping: one for each target, or one for all."""
 
     def moments(self, target_siemens: Values, g_max_siemens: float) -> CellMoments:
         std = self.std_siemens(target_siemens, g_max_siemens)
         if self.clip:
             mean, variance = clipped_moments(target_siemens, std)
         else:
-            mean, variance = target_siemens, std**2
+            mean, variance = target_siemens, np.broadcast_to(np.asarray(std) ** 2, np.shape(target_siemens))
         return CellMoments(mean_siemens=mean, variance_siemens2=variance)
 
     def sample(self, target_siemens: Values, g_max_siemens: float, *, normals: Values) -> Values:
-        std = self.std_siemens(target_siemens, g_max_siemens).astype(normals.dtype, copy=False)
-        stored = normals * std
+        stored = normals * np.asarray(self.std_siemens(target_siemens, g_max_siemens), normals.dtype)
         stored += target_siemens.astype(normals.dtype, copy=False)
         return np.maximum(stored, 0.0, out=stored) if self.clip else stored
 
@@ -95,8 +94,8 @@ class StateIndependentError(GaussianError):
     def __post_init__(self) -> None:
         check_error_rel(self.error_rel)
 
-    def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values:
-        return np.broadcast_to(np.asarray(self.error_rel * g_max_siemens, dtype=np.asarray(target_siemens).dtype), np.shape(target_siemens))
+    def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> float:
+        return self.error_rel * g_max_siemens
 
     def scales_with(self) -> Literal["nothing", "target"]:
         return "nothing"
