@@ -64,10 +64,10 @@ def adjoint_mse(plan: Plan, samples: Samples) -> float:
 
 
 def sketched_mse(plan: Plan, samples: Samples, *, seed: int = 1, n_tangents: int = N_TANGENTS) -> tuple[float, float]:
-    """Return the MSE by sketched covariance, and its standard error."""
+    """Return the MSE by statistical linearization, and its standard error."""
     found = sketch(plan, plan.graph, samples, seed=seed, n_tangents=n_tangents)
-    mse = float(np.mean((found.mean_output - wanted_outputs(plan, samples)) ** 2) + found.variance_by_image.mean())
-    return mse, found.variance_se
+    wanted = wanted_outputs(plan, samples)
+    return found.mse(wanted), found.mse_se(wanted)
 
 
 def sampled_mse(plan: Plan, samples: Samples, *, rel_se: float, seed: int = 5) -> tuple[float, float]:

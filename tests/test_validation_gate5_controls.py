@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from accelsim.prediction import covariance as full
-from accelsim.prediction import sketched
 from accelsim.prediction.covariance import _Image
+from accelsim.prediction.tangents import Forward, State
 from tests.digits import digits_plan, full_mse, judged, sampled_mse, sketched_mse
 from workloads.network import Node
-from workloads.operators.base import Array, Operator, Shape, join_lanes, split_lanes
+from workloads.operators.base import Array, LocalMap, Operator, Shape
 from workloads.operators.matrix import MatrixOperator
 from workloads.operators.merge import Add
 
@@ -111,28 +111,23 @@ def mean_sketch() -> tuple[float, float]:
     return float(np.mean(found)), float(np.std(found, ddof=1) / np.sqrt(N_SKETCHES))
 
 
-def test_a_sketched_residual_that_is_independent_by_position_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The residual of an activation, shuffled over the tangents at every position on its own, loses what averaging sums."""
+def test_a_sketched_remainder_that_is_independent_by_position_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remainder of an operator, shuffled over the samples at every position on its own, loses what averaging sums."""
     right, right_se = mean_sketch()
-    mixed, permuted, rng = sketched._Worker._mixed, sketched._Worker._permuted, np.random.default_rng(1)
+    through, rng = Forward._through_operator, np.random.default_rng(1)
 
-    def shuffled(values: Array, n_images: int) -> Array:
-        return join_lanes(np.ascontiguousarray(rng.permuted(split_lanes(values, n_images), axis=-2)))
+    def apart(self: Forward, i: int, arriving: list[State]) -> tuple[State, LocalMap, Array]:
+        state, gain, remainders = through(self, i, arriving)
+        shuffled = rng.permuted(remainders, axis=0)
+        assert state.tangents is not None
+        return State(mean=state.mean, variance=state.variance, tangents=state.tangents - remainders + shuffled), gain, shuffled
 
-    def mixed_apart(self: sketched._Worker, tangents: Array, n_images: int, n_mixes: int, site: int, chunk: int) -> Array:
-        residual = n_mixes == sketched.N_RESIDUAL_MIXES
-        return mixed(self, shuffled(tangents, n_images) if residual else tangents, n_images, n_mixes, site, chunk)
-
-    def permuted_apart(self: sketched._Worker, residual: Array, n_images: int, site: int, chunk: int) -> Array:
-        return permuted(self, shuffled(residual, n_images), n_images, site, chunk)
-
-    monkeypatch.setattr(sketched._Worker, "_mixed", mixed_apart)
-    monkeypatch.setattr(sketched._Worker, "_permuted", permuted_apart)
+    monkeypatch.setattr(Forward, "_through_operator", apart)
     wrong, wrong_se = mean_sketch()
     found = excess(wrong, *RESIDUAL_AT)
     assert found.z < -10, found
     assert found.size < -0.03, found
-    assert (right - wrong) / np.hypot(right_se, wrong_se) > 3, "the mistake itself, apart from what the closure is off by"
+    assert (right - wrong) / np.hypot(right_se, wrong_se) > 3, "the mistake itself, apart from what the sketch is off by"
 
 
 @pytest.mark.parametrize(("name", "error_rel"), [("mlp", 0.03), ("cnn", 0.01), ("cnn", 0.03), ("resnet", 0.01)])

@@ -23,20 +23,13 @@ from workloads.operators.matrix import MatrixOperator
 from workloads.samples import Samples
 
 N_MEHLER = 12
-MAX_ELEMENTS = 3_000
-MAX_WORK = 4e11
-
-
-def covariance_fits(plan: Plan, graph: Network, n_images: int) -> bool:
-    """Whether full covariance is affordable: small maps, and fewer than about 4e11 operations over all images."""
-    sizes = [math.prod(node.shape) for node in graph.nodes]
-    return max(sizes) <= MAX_ELEMENTS and n_images * sum(n**3 + 400 * n**2 for n in sizes) < MAX_WORK
+MAX_ELEMENTS = 12_000
 
 
 def full_covariance(plan: Plan, graph: Network, samples: Samples) -> tuple[Array, Array]:
     """Return means `(N, n_out)` and covariances `(N, n_out, n_out)` of the outputs."""
     largest = max(math.prod(node.shape) for node in graph.nodes)
-    if largest > 4 * MAX_ELEMENTS:
+    if largest > MAX_ELEMENTS:
         raise UnsupportedMethodError(
             f"method covariance keeps {largest}^2 numbers for {plan.network.name} ({8 * largest**2 / 2**30:.1f} GiB); use sketched"
         )

@@ -38,8 +38,6 @@ MAX_BYTES = 2 * 2**30
 GROUP = 16
 """Images that meet a programming together: one vector of lanes."""
 MAX_ROUNDS, MAX_PROGRAMMINGS = 4, 96
-CLOSURE_LIMIT = 0.8
-"""Excess beyond which a Gaussian closure is not worth trying."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +69,6 @@ class SelfCheck:
     def half_width(self) -> float:
         """Half-width of the excess's 95 % interval."""
         return float(stats.t.ppf(0.975, self.n_pairs - 1)) * self.excess_se if self.n_pairs > 1 else 0.0
-
-    def closure_may_do(self, tol_rel: float) -> bool:
-        """Whether a Gaussian closure is worth trying: the excess is moderate, and known well enough to judge it by."""
-        return abs(self.excess) < CLOSURE_LIMIT and self.excess_se < tol_rel
 
     def in_words(self, what: str) -> str:
         """Return the evidence as a phrase."""
