@@ -54,10 +54,10 @@ def predict(
     """Predict the mean squared error of the outputs, averaged over `samples`, outputs and programmings.
 
     `method`: `adjoint` (first order), `sketched` (statistical linearization with sampled remainders), `covariance` (a Gaussian
-    closure with full covariance, for small maps), `corrected` (adjoint and a few control-variate trials, any noise), or `auto`, which says what it picked and why.
-    `output` names the node whose error counts; by default the output, or the input of a trailing Softmax, Sigmoid or ArgMax.
-    Raises MemoryLimitError where the estimate exceeds `memory_limit_bytes`, UnsupportedMethodError where the method has no
-    rule for an operator.
+    closure with full covariance, for small maps), `corrected` (adjoint and a few control-variate trials, any noise), or `auto`,
+    which says what it picked and why. `output` names the node whose error counts; by default the output, or the input of a
+    trailing Softmax, Sigmoid or ArgMax. Raises MemoryLimitError where the estimate exceeds `memory_limit_bytes`,
+    UnsupportedMethodError where the method has no rule for an operator.
     """
     if method not in ("auto", *METHODS):
         raise SpecError(f"method: {method!r}: need auto | {' | '.join(METHODS)}")
