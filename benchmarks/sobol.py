@@ -15,7 +15,7 @@ from accelsim import Plan, Samples
 from accelsim.response.linear import respond
 from accelsim.response.passes import Linearization, linearize, pull, push
 from accelsim.response.target import Weights, mean_weights, reference_outputs
-from accelsim.sampling.estimate import adjusted_losses
+from accelsim.sampling.estimate import ControlMean, adjusted_losses
 from benchmarks.samplers import SEED, placed
 from validation.tables import Row
 from workloads.kernels import conv_weight_gradient
@@ -49,7 +49,7 @@ def _row(error_rel: float, *, n_images: int) -> Row:
         return float(np.var([mean(run) for run in runs[sobol]], ddof=1))
 
     def controlled(run: Sampled) -> float:
-        return float(adjusted_losses(run.losses, run.controls, trials.control_mean)[0].mean())
+        return float(adjusted_losses(run.losses, run.controls, trials.known)[0].mean())
 
     plain = variance(False, lambda run: float(run.losses.mean()))
     return {
@@ -71,7 +71,7 @@ class _Trials:
         self.wanted = reference_outputs(plan, plan.graph, samples, "float")
         self.std = {layer.node: np.sqrt(layer.site.moments().variance).astype(np.float32) for layer in plan.layers}
         response = respond(plan, plan.graph, samples, seed=SEED)
-        self.control_mean = float(np.mean((response.mean_output - self.wanted) ** 2)) + response.variance
+        self.known = ControlMean(mean=float(np.mean((response.mean_output - self.wanted) ** 2)) + response.variance)
         self.point = linearize(self.graph, self.images, self.mean.weights, self.mean.biases)
         self.directions, self.share = _leading(self.point, self.std)
 

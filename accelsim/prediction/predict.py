@@ -15,7 +15,7 @@ from accelsim.prediction.question import Question, Verdict
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import ErrorReport
 from accelsim.response.labels import usable_labels
-from accelsim.response.linear import MAX_EXACT_OUTPUTS, Response, bytes_per_lane, images_at_a_time, respond
+from accelsim.response.linear import Response, bytes_per_lane, images_at_a_time, n_probes_for, respond
 from accelsim.response.target import Reference, Weights, graph_to_output, ideal_weights
 from accelsim.sampling.programmings import N_CHECKED, Programmer, power_views
 from devices.base.errors import MemoryLimitError, SpecError
@@ -68,7 +68,8 @@ def predict(
     graph = graph_to_output(plan.graph, output)
     _check_memory(plan, graph, len(samples), memory_limit_bytes or DEFAULT_MEMORY_BYTES)
     outputs = _outputs(plan, graph, samples, reference)
-    programmer, n_probes = Programmer(plan, seed=seed), _n_probes(graph, len(samples))
+    n_out = int(np.prod(graph.nodes[graph.output].shape))
+    programmer, n_probes = Programmer(plan, seed=seed), n_probes_for(n_out, len(samples))
     errors = programmer.checked_errors() if n_probes else tuple(programmer.checked_errors())
     response = respond(plan, graph, samples, seed=seed, n_probes=n_probes, errors=errors, view=programmer.mean)
     question = Question(
@@ -88,7 +89,7 @@ def predict(
 
 def _check_memory(plan: Plan, graph: Network, n_images: int, limit: int) -> None:
     n_out = int(np.prod(graph.nodes[graph.output].shape))
-    n_probes = _n_probes(graph, n_images)
+    n_probes = n_probes_for(n_out, n_images)
     carried = n_out if n_probes == 0 else n_probes + N_CHECKED
     chunk = min(n_images, images_at_a_time(graph, carried))
     weights = sum(layer.operator.weights.size for layer in plan.layers)
@@ -99,17 +100,6 @@ def _check_memory(plan: Plan, graph: Network, n_images: int, limit: int) -> None
             f"predict() needs about {need / 2**30:.2g} GiB for {plan.network.name}, above the limit of {limit / 2**30:.2g} GiB; "
             "give fewer outputs (output=, --output) or a smaller input, or raise memory_limit_bytes in Python"
         )
-
-
-def _n_probes(graph: Network, n_images: int) -> int:
-    """Return 0 where every output is carried, else the number of random combinations an image, beside those of the checked errors."""
-    n_out = int(np.prod(graph.nodes[graph.output].shape))
-    if n_out <= MAX_EXACT_OUTPUTS:
-        return 0
-    return (32 if n_images < FEW_IMAGES else 16) - N_CHECKED  # whole vectors of lanes
-
-
-FEW_IMAGES = 32
 
 
 def _outputs(plan: Plan, graph: Network, samples: Samples, reference: Reference) -> _Outputs:

@@ -32,6 +32,9 @@ from workloads.samples import Samples
 MAX_EXACT_OUTPUTS = 64
 MAX_COVARIANCE_OUTPUTS = 32
 LANES_WANTED = 160
+FEW_IMAGES = 32
+N_ERRORS = 12
+"""Programmings whose linear response a pass takes along: those of the self check, and of the spread over chips."""
 MAX_LANE_BYTES = 2**30
 """Most memory for the gradients of a chunk of images."""
 
@@ -152,6 +155,13 @@ def respond(
     for start in range(0, len(samples), size):
         worker.add(to_lanes(samples.x[start : start + size]))
     return worker.result(len(samples))
+
+
+def n_probes_for(n_out: int, n_images: int) -> int:
+    """Return 0 where every output is carried, else the random combinations an image: with `N_ERRORS` known ones, whole vectors of lanes."""
+    if n_out <= MAX_EXACT_OUTPUTS:
+        return 0
+    return (32 if n_images < FEW_IMAGES else 16) - N_ERRORS
 
 
 def images_at_a_time(graph: Network, n_carried: int) -> int:

@@ -16,10 +16,10 @@ from accelsim.ledger import reads_per_second_times_read_time
 from accelsim.placement import Plan, check_samples
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import TrialReport
-from accelsim.response.linear import MAX_EXACT_OUTPUTS, respond
 from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.sampling.checkpoint import load_trials, save_trials
-from accelsim.sampling.estimate import Interval, adjusted_losses, checkpoints, controlled_interval, mean_interval, pairs_pay
+from accelsim.sampling.control import BLOCK, Scheme, control_mean, in_words, scheme_of
+from accelsim.sampling.estimate import ControlMean, Interval, adjusted_losses, checkpoints, controlled_interval, mean_interval
 from accelsim.sampling.record import Record, no_trials
 from accelsim.sampling.trials import N_POWER_TRIALS, Outcome, TrialRunner
 from devices.base.errors import SpecError
@@ -29,9 +29,6 @@ from workloads.samples import Samples
 
 Progress = Callable[[int, int, float], None]
 """Called with trials done, the most there can be, and the relative half-width reached."""
-BLOCK = 40
-"""Trials between two looks at the clock, the checkpoint and the keyboard; the first block decides about mirrored pairs."""
-MAX_CONTROL_BYTES = 3 * 2**30
 
 
 def monte_carlo(
@@ -59,18 +56,18 @@ def monte_carlo(
     started, cpu_started = time.perf_counter(), time.process_time()
     graph = graph_to_output(plan.graph, output)
     wanted = reference_outputs(plan, graph, samples, reference)
-    control_mean, reason = _control_mean(plan, graph, samples, wanted, seed, control_variate)
-    runner = TrialRunner(plan, graph, samples, reference=wanted, seed=seed, control=control_mean is not None)
-    key = digest_of(plan.digest, samples.digest, str(seed), str(output), reference, str(control_mean is not None))
+    known, reason = control_mean(plan, graph, samples, wanted, seed=seed) if control_variate else (None, "control variate off as asked")
+    runner = TrialRunner(plan, graph, samples, reference=wanted, seed=seed, control=known is not None)
+    key = digest_of(plan.digest, samples.digest, str(seed), str(output), reference, str(known is not None))
     record = load_trials(checkpoint, key=key, n_images=len(samples)) if checkpoint else no_trials(len(samples))
     stopped_by = "max_trials"
     try:
         for count in checkpoints(max_trials):
-            for longer in _extended(record, runner, count, threads=threads, control_mean=control_mean):
+            for longer in _extended(record, runner, count, threads=threads, known=known):
                 record = longer
                 if checkpoint:
                     save_trials(checkpoint, record, key=key)
-            interval = _interval(record, control_mean, confidence)
+            interval = _interval(record, known, confidence)
             if progress is not None:
                 progress(record.n_trials, max_trials, interval.half_width_rel)
             if interval.half_width_rel <= rel_error:
@@ -84,7 +81,7 @@ def monte_carlo(
         samples,
         record,
         wanted,
-        control_mean=control_mean,
+        known=known,
         confidence=confidence,
         stopped_by=stopped_by,
         seed=seed,
@@ -104,36 +101,23 @@ def _check(rel_error: float, confidence: float, max_trials: int) -> None:
         raise SpecError(f"need max_trials >= 20, got {max_trials}; an interval needs at least two batches of ten")
 
 
-def _control_mean(plan: Plan, graph: Network, samples: Samples, wanted: Array, seed: int, asked: bool) -> tuple[float | None, str]:
-    """Return the exact mean of the control, or None and why there is none."""
-    if not asked:
-        return None, "control variate off as asked"
-    n_out = wanted.shape[1]
-    if n_out > MAX_EXACT_OUTPUTS:
-        return None, f"control variate off: its mean is exact up to {MAX_EXACT_OUTPUTS} outputs only, the network has {n_out}"
-    need = 4 * plan.activation_elements() * len(samples)
-    if need > MAX_CONTROL_BYTES:
-        return None, f"control variate off: it would keep {need / 2**30:.1f} GiB of activations; give fewer images"
-    response = respond(plan, graph, samples, seed=seed)
-    programming = sum(layer.programming for layer in response.layers.values())
-    return float(np.mean((response.mean_output - wanted) ** 2)) + programming, ""
-
-
 def usable_threads() -> int:
     """Return the number of CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def _extended(record: Record, runner: TrialRunner, count: int, *, threads: int | None, control_mean: float | None) -> Iterator[Record]:
+def _extended(record: Record, runner: TrialRunner, count: int, *, threads: int | None, known: ControlMean | None) -> Iterator[Record]:
     """Yield the record as it grows to `count` trials, block by block, computed by threads in any order and kept in trial order."""
     n_threads = usable_threads() if threads is None else max(1, threads)
     with ThreadPoolExecutor(n_threads) as pool:
         while record.n_trials < count:
-            paired = _paired(record, control_mean)
+            scheme = scheme_of(record, known)
             block = range(record.n_trials, min(record.n_trials + BLOCK, count))
 
-            def trial(t: int, paired: bool = paired) -> Outcome:
-                return runner.run(t // 2, sign=1.0 - 2.0 * (t % 2)) if paired else runner.run(t)
+            def trial(t: int, scheme: Scheme = scheme) -> Outcome:
+                if scheme == "pairs":
+                    return runner.run(t // 2, sign=1.0 - 2.0 * (t % 2))
+                return runner.run(t, control=scheme == "control")
 
             try:
                 outcomes = list(map(trial, block) if n_threads == 1 else pool.map(trial, block))
@@ -142,13 +126,6 @@ def _extended(record: Record, runner: TrialRunner, count: int, *, threads: int |
                 raise
             record = _appended(record, outcomes)
             yield record
-
-
-def _paired(record: Record, control_mean: float | None) -> bool:
-    """Whether the next trials are mirrored pairs: the first block is, and decides for the rest."""
-    if control_mean is None:
-        return False
-    return record.n_trials < BLOCK or pairs_pay(record.losses[:BLOCK], record.controls[:BLOCK], control_mean)
 
 
 def _appended(record: Record, outcomes: list[Outcome]) -> Record:
@@ -164,9 +141,10 @@ def _appended(record: Record, outcomes: list[Outcome]) -> Record:
     )
 
 
-def _interval(record: Record, control_mean: float | None, confidence: float) -> Interval:
-    paired = _paired(record, control_mean)
-    return controlled_interval(record.losses, record.controls, control_mean, paired=paired, confidence=confidence)
+def _interval(record: Record, known: ControlMean | None, confidence: float) -> Interval:
+    scheme = scheme_of(record, known)
+    used = None if scheme == "plain" else known
+    return controlled_interval(record.losses, record.controls, used, paired=scheme == "pairs", confidence=confidence)
 
 
 def _report(
@@ -176,7 +154,7 @@ def _report(
     record: Record,
     wanted: Array,
     *,
-    control_mean: float | None,
+    known: ControlMean | None,
     confidence: float,
     stopped_by: str,
     seed: int,
@@ -185,8 +163,9 @@ def _report(
     elapsed_s: float,
     cpu_s: float,
 ) -> TrialReport:
-    _, factor = adjusted_losses(record.losses, record.controls, control_mean, paired=_paired(record, control_mean))
-    interval = _interval(record, control_mean, confidence)
+    scheme = scheme_of(record, known)
+    _, factor = adjusted_losses(record.losses, record.controls, None if scheme == "plain" else known, paired=scheme == "pairs")
+    interval = _interval(record, known, confidence)
     accuracy, accuracy_ci = _accuracy(record, samples, confidence)
     powers = record.powers[:N_POWER_TRIALS]
     powers = powers[np.isfinite(powers)]
@@ -203,7 +182,7 @@ def _report(
         n_trials=record.n_trials,
         stopped_by=stopped_by,
         variance_factor=factor,
-        control_variate=reason or "on",
+        control_variate=in_words(record, known, reason),
         accuracy=accuracy,
         accuracy_ci=accuracy_ci,
         mse_chip_sd=float(record.losses.std(ddof=1)) if record.n_trials > 1 else float("nan"),

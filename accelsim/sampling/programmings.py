@@ -8,6 +8,7 @@ import numpy as np
 
 from accelsim.lower import ArraySite
 from accelsim.placement import PlacedLayer, Plan
+from accelsim.response.linear import N_ERRORS
 from accelsim.response.target import Weights, mean_weights
 from devices.base.stream import normals, site_id
 from devices.weight_encoding import Pair
@@ -58,8 +59,7 @@ class Programmer:
         return Draw(view=Weights(weights=weights, biases=biases), pairs=pairs)
 
 
-N_CHECKED = 12
-"""Programmings whose linear response an adjoint pass takes along: those of the self check, and of the spread over chips."""
+N_CHECKED = N_ERRORS
 CHECK_TRIAL = 1 << 31
 """Number of the first of them, apart from the trials of a Monte-Carlo run with the same seed."""
 

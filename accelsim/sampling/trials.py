@@ -50,11 +50,14 @@ class TrialRunner:
         self.points: list[Linearization] = [linearize(graph, chunk, mean.weights, mean.biases) for chunk in self.chunks] if control else []
         self.mean_outputs = [_flat(p.output) for p in self.points]
 
-    def run(self, trial: int, *, sign: float = 1.0) -> Outcome:
-        """Return the outcome of trial number `trial`, or of its mirror image (`sign=-1`): a pure function of both."""
+    def run(self, trial: int, *, sign: float = 1.0, control: bool = True) -> Outcome:
+        """Return the outcome of trial number `trial`, or of its mirror image (`sign=-1`): a pure function of both.
+
+        `control=False` leaves the control out of a runner that has one.
+        """
         draw = self.programmer.draw(trial, sign=sign)
-        pushed = self._pushed(draw) if self.points else []
-        loss = control = power = 0.0
+        pushed = self._pushed(draw) if control and self.points else []
+        loss = controlled = power = 0.0
         correct: list[Array] = []
         start = 0
         for number, images in enumerate(self.chunks):
@@ -62,8 +65,8 @@ class TrialRunner:
             output = _flat(run(self.graph, images, apply=self._apply(draw, trial, number, meter)))
             wanted = self.reference[start : start + len(output)]
             loss += float(np.sum((output - wanted) ** 2))
-            if self.points:
-                control += float(np.sum((self.mean_outputs[number] + pushed[number] - wanted) ** 2))
+            if pushed:
+                controlled += float(np.sum((self.mean_outputs[number] + pushed[number] - wanted) ** 2))
             if self.labels is not None:
                 correct.append(output.argmax(axis=1) == self.labels[start : start + len(output)])
             power += meter.sum_w if meter is not None else 0.0
@@ -71,7 +74,7 @@ class TrialRunner:
         n = self.reference.size
         return Outcome(
             loss=loss / n,
-            control=control / n if self.points else np.nan,
+            control=controlled / n if pushed else np.nan,
             correct=np.concatenate(correct) if correct else None,
             power_w=power / start if trial < N_POWER_TRIALS else np.nan,
         )
