@@ -12,7 +12,7 @@ from accelsim.prediction.sketched import sketch
 from accelsim.response.linear import respond
 from accelsim.sampling.monte_carlo import monte_carlo
 from devices.base.errors import MemoryLimitError, NetworkError, SpecError, UnsupportedMethodError
-from tests.digits import digits_plan, judged
+from tests.digits import digits_plan, judged, wanted_outputs
 from workloads.network import Network, Node
 from workloads.operators.normalization import Softmax
 from workloads.walk import evaluate
@@ -137,7 +137,8 @@ def test_read_noise_and_device_biases_are_not_nothing() -> None:
 def test_every_cause_enters_the_covariance_of_the_outputs(method: str) -> None:
     """Its diagonal is the variance of each output, with read noise and device biases too: the predicted accuracy stands on it."""
     plan = digits_plan("cnn", *EVERYTHING)
-    found = respond(plan, plan.graph, judged(), seed=1) if method == "adjoint" else sketch(plan, plan.graph, judged(), seed=1)
+    wanted = wanted_outputs(plan, judged())
+    found = respond(plan, plan.graph, judged(), seed=1) if method == "adjoint" else sketch(plan, plan.graph, judged(), wanted, seed=1)
     assert found.covariance is not None
     by_image = np.trace(found.covariance, axis1=1, axis2=2) / plan.n_out
     np.testing.assert_allclose(by_image, found.variance_by_image, rtol=1e-4)

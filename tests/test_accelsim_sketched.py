@@ -7,12 +7,12 @@ import pytest
 
 from accelsim.placement import Plan
 from accelsim.prediction import sketched as module
-from accelsim.prediction.contraction import add_products
 from accelsim.prediction.methods import MAX_SKETCHES, _mean_of, sketched
 from accelsim.prediction.question import Question
-from accelsim.prediction.sketched import N_TANGENTS, SketchedResult, sketch
+from accelsim.prediction.sketched import sketch
 from accelsim.prediction.tangents import Forward, State
 from accelsim.response.linear import respond
+from accelsim.response.passes import push
 from accelsim.sampling.programmings import Programmer
 from tests.digits import digits_plan, digits_samples, full_mse, judged, sampled_mse, sketched_mse, wanted_outputs
 from workloads.network import to_lanes
@@ -59,18 +59,34 @@ def test_they_scatter_as_they_say(name: str) -> None:
 
 
 def test_remainders_of_other_samples_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control of (3), which needs the remainders of the very sample: each operator's are those of another one."""
-    right, rng = module._Worker._at_operator, np.random.default_rng(0)
+    """The negative control of (3), which needs the remainders of the very sample: each image's are those of another one."""
+    right = module._Worker._moments
 
-    def of_others(self: module._Worker, trace: module.Trace, tally: module._Tally, i: int, delta: Array, x: Array) -> None:
-        if i in trace.remainders:
-            trace.remainders[i] = np.roll(trace.remainders[i], rng.integers(1, N_TANGENTS), axis=0)
-        right(self, trace, tally, i, delta, x)
+    def of_others(self: module._Worker, point: Array, total: Array, left: Array, tally: module._Tally, wanted: Array) -> module._Chunk:
+        return right(self, point, total, np.roll(left, 1, axis=0), tally, wanted)
 
-    monkeypatch.setattr(module._Worker, "_at_operator", of_others)
+    monkeypatch.setattr(module._Worker, "_moments", of_others)
     wrong = np.array([sketched_mse(digits_plan("resnet", **LARGE), judged(), seed=s)[0] for s in range(4)])  # type: ignore[arg-type]
     mse, se = truth("resnet")
     assert wrong.mean() / mse - 1.0 < -0.015 - 4.0 * np.hypot(se, wrong.std(ddof=1) / 2.0) / mse
+
+
+def test_samples_less_their_remainders_are_linear_in_the_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(1) by hand on the fully connected network: L = sum_l A_l E_l (mu + T_l), A_l by the gains, for each sample and output."""
+    plan = digits_plan("mlp", error_rel=0.03)
+    forward, fresh = Forward(plan, plan.graph, seed=1, n_tangents=3), {}
+    right = forward._kernel_noise
+
+    def kernel_noise(i: int, *rest: object) -> Array:
+        noise = right(i, *rest)  # type: ignore[arg-type]
+        fresh[i] = noise.copy()
+        return noise
+
+    monkeypatch.setattr(forward, "_kernel_noise", kernel_noise)
+    trace = forward.run(to_lanes(four().x), 0)
+    expected = np.stack([push(trace.point, {}, {}, {i: v[k] for i, v in fresh.items()}) for k in range(3)])
+    found = np.stack([trace.output.linear(k) for k in range(3)])  # type: ignore[misc]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def four() -> Samples:
@@ -99,13 +115,13 @@ def test_repeated_sketches_are_a_mixture() -> None:
     """Mean, covariance and MSE of two sketches are those of the mixture of their laws; the standard error is that of the mean."""
     plan = digits_plan("cnn")
     question = question_of(plan)
-    found = [sketch(plan, plan.graph, judged(), seed=s) for s in (1, 2)]
+    found = [sketch(plan, plan.graph, judged(), question.wanted, seed=s) for s in (1, 2)]
     both = _mean_of(question, found)
-    np.testing.assert_allclose(both.mse, np.mean([f.mse(question.wanted) for f in found]), rtol=1e-12)
+    np.testing.assert_allclose(both.mse, np.mean([f.mse for f in found]), rtol=1e-12)
     second = np.mean([f.covariance + np.einsum("ni,nj->nij", f.mean_output, f.mean_output) for f in found], axis=0)
     assert both.covariance is not None
     np.testing.assert_allclose(both.covariance + np.einsum("ni,nj->nij", both.mean_output, both.mean_output), second, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(both.mse_se, 0.5 * np.hypot(*(f.mse_se(question.wanted) for f in found)), rtol=1e-12)
+    np.testing.assert_allclose(both.mse_se, 0.5 * np.hypot(*(f.mse_se for f in found)), rtol=1e-12)
 
 
 def question_of(plan: Plan, tol_rel: float = 0.05) -> Question:
@@ -128,22 +144,13 @@ def test_they_are_repeated_until_the_interval_is_as_narrow_as_asked() -> None:
 def test_probes_and_exact_outputs_agree() -> None:
     """Ten outputs by sixteen random combinations: within four of the standard errors they state."""
     plan = digits_plan("cnn", error_rel=0.01, clip=False)
-    by_probes, exact = (sketch(plan, plan.graph, judged(), seed=1, n_probes=n) for n in (16, 0))
-    assert isinstance(by_probes, SketchedResult)
+    by_probes, exact = (sketch(plan, plan.graph, judged(), wanted_outputs(plan, judged()), seed=1, n_probes=n) for n in (16, 0))
     assert by_probes.covariance is None
     difference = by_probes.variance_by_image.mean() - exact.variance_by_image.mean()
-    assert abs(difference) < 4 * np.hypot(*(f.mse_se(wanted_outputs(plan, judged())) for f in (by_probes, exact)))
+    assert abs(difference) < 4 * np.hypot(by_probes.mse_se, exact.mse_se)
 
 
 def test_a_single_sample_is_refused() -> None:
     plan = digits_plan("mlp")
     with pytest.raises(ValueError, match="n_tangents: need at least 2, got 1"):
-        sketch(plan, plan.graph, judged(), seed=1, n_tangents=1)
-
-
-def test_products_of_lanes_are_those_of_einsum() -> None:
-    rng = np.random.default_rng(0)
-    samples, delta = rng.standard_normal((3, 50, 5), np.float32), rng.standard_normal((50, 4, 5), np.float32)
-    out = np.ones((3, 4, 5), np.float32)
-    add_products(samples, delta, out)
-    np.testing.assert_allclose(out, 1.0 + np.einsum("kfb,frb->krb", samples, delta), rtol=1e-5, atol=1e-5)
+        sketch(plan, plan.graph, judged(), wanted_outputs(plan, judged()), seed=1, n_tangents=1)

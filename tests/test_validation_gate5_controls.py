@@ -116,11 +116,13 @@ def test_a_sketched_remainder_that_is_independent_by_position_is_found_out(monke
     right, right_se = mean_sketch()
     through, rng = Forward._through_operator, np.random.default_rng(1)
 
-    def apart(self: Forward, i: int, arriving: list[State]) -> tuple[State, LocalMap, Array]:
-        state, gain, remainders = through(self, i, arriving)
-        shuffled = rng.permuted(remainders, axis=0)
-        assert state.tangents is not None
-        return State(mean=state.mean, variance=state.variance, tangents=state.tangents - remainders + shuffled), gain, shuffled
+    def apart(self: Forward, i: int, arriving: list[State]) -> tuple[State, LocalMap]:
+        state, gain = through(self, i, arriving)
+        tangents, left, before = state.tangents, state.left, arriving[0].tangents
+        assert not any(part is None for part in (tangents, left, before))
+        remainder = np.stack([t - gain.push((b,)) for t, b in zip(tangents, before)])  # type: ignore[arg-type]
+        moved = rng.permuted(remainder, axis=0) - remainder
+        return State(mean=state.mean, variance=state.variance, tangents=tangents + moved, left=left + moved), gain
 
     monkeypatch.setattr(Forward, "_through_operator", apart)
     wrong, wrong_se = mean_sketch()

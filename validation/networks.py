@@ -98,7 +98,7 @@ def _electron_microscope(folder: Path, start: int, n: int) -> Samples:
 
 
 def _drawn_eyes(folder: Path, start: int, n: int) -> Samples:
-    """Return drawn pictures of an eye, 148x148: skin, iris, pupil, glint, blur and noise. The network finds the pupil (IoU 0.85 to 0.94)."""
+    """Return drawn eyes, 148x148: skin, iris, pupil, glint, blur and noise; the network finds the pupil (IoU 0.85 to 0.94)."""
     return samples_of(np.stack([_drawn_eye(np.random.default_rng(k)) for k in range(start, start + n)])[:, None])
 
 

@@ -55,31 +55,30 @@ def sketched(question: Question, response: Response) -> Verdict:
 
 def _sketch(question: Question, response: Response, n: int) -> SketchedResult:
     seed = question.seed ^ (n * REPEATS) % 2**64
-    return sketch(question.plan, question.graph, question.samples, seed=seed, n_probes=response.n_probes)
+    return sketch(question.plan, question.graph, question.samples, question.wanted, seed=seed, n_probes=response.n_probes)
 
 
 def _needed(question: Question, found: list[SketchedResult]) -> int:
     """Return how many sketches make the interval narrow enough, judged by these; those at hand where too many."""
-    half, spare = _half_width(question, found), question.tol_rel - GAIN_BIAS
+    half, spare = _half_width(found), question.tol_rel - GAIN_BIAS
     n = len(found) if half <= 0.0 else int(np.ceil(len(found) * (half / spare) ** 2)) if spare > 0.0 else MAX_SKETCHES + 1
     return n if n <= MAX_SKETCHES else len(found)
 
 
-def _mse_of(question: Question, found: list[SketchedResult]) -> tuple[float, float]:
+def _mse_of(found: list[SketchedResult]) -> tuple[float, float]:
     """Return the mean of the sketches' MSE, and its standard error."""
-    mse = float(np.mean([f.mse(question.wanted) for f in found]))
-    return mse, float(np.sqrt(sum(f.mse_se(question.wanted) ** 2 for f in found))) / len(found)
+    return float(np.mean([f.mse for f in found])), float(np.sqrt(sum(f.mse_se**2 for f in found))) / len(found)
 
 
-def _half_width(question: Question, found: list[SketchedResult]) -> float:
+def _half_width(found: list[SketchedResult]) -> float:
     """Return the relative half-width of the 95 % interval of the sketches' mean."""
-    mse, se = _mse_of(question, found)
+    mse, se = _mse_of(found)
     return float(stats.t.ppf(0.975, sum(f.degrees_of_freedom for f in found))) * se / max(mse, 1e-300)
 
 
 def _mean_of(question: Question, found: list[SketchedResult]) -> Verdict:
     """Return the verdict of all sketches: moments add up as those of a mixture do."""
-    mse, se = _mse_of(question, found)
+    mse, se = _mse_of(found)
     means = np.stack([f.mean_output for f in found])
     mean = means.mean(axis=0)
     bias2 = min(float(np.mean((mean - question.wanted) ** 2)), mse)
@@ -91,14 +90,13 @@ def _mean_of(question: Question, found: list[SketchedResult]) -> Verdict:
         off = means - mean
         within = np.mean(np.stack([f.covariance for f in found if f.covariance is not None]), axis=0)
         covariance = within + np.einsum("sni,snj->nij", off, off) / len(found)
-    n_samples = len(found[0].seconds)
     return Verdict(
         method="sketched",
-        reason=f"statistical linearization, remainders from {len(found)} x {n_samples} samples an image",
+        reason=f"statistical linearization, remainders from {len(found)} x {found[0].by_sample.shape[1]} samples an image",
         bias2=bias2,
         variance=mse - bias2,
         mse_se=se,
-        rel_error_estimate=_half_width(question, found) + GAIN_BIAS,
+        rel_error_estimate=_half_width(found) + GAIN_BIAS,
         mean_output=mean,
         covariance=covariance,
         by_output=by_output,

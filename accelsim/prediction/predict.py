@@ -15,7 +15,8 @@ from accelsim.prediction.question import Question, Verdict
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import ErrorReport
 from accelsim.response.labels import usable_labels
-from accelsim.response.linear import Response, bytes_per_lane, images_at_a_time, n_probes_for, respond
+from accelsim.response.linear import Response, bytes_per_lane, images_at_a_time, respond
+from accelsim.response.probes import n_probes_for
 from accelsim.response.target import Reference, Weights, graph_to_output, ideal_weights
 from accelsim.sampling.programmings import N_CHECKED, Programmer, power_views
 from devices.base.errors import MemoryLimitError, SpecError

@@ -1,7 +1,7 @@
 """Statistical linearization with sampled remainders: the MSE at any noise, for the price of a few adjoints.
 
-At every operator `f(mu + T) = E f + S T + R`, with the mean and the gain of a Gaussian (`tangents.py`). Gains carried back from
-the outputs, A, split a programming's error d_k of the outputs in what is linear in fresh errors and what is not,
+At every operator `f(mu + T) = E f + S T + R`, with the mean and the gain of a Gaussian (`tangents.py`). With A_l the gains from there to
+the outputs, a programming's error d_k of the outputs is what is linear in fresh errors and what is not,
 
     d_k = L_k + R_k,    L_k = sum_l A_l E_l (mu + T_k),    R_k = sum_l A_l R_lk                             (1)
 
@@ -24,11 +24,10 @@ from functools import partial
 import numpy as np
 
 from accelsim.placement import Plan
-from accelsim.prediction.contraction import add_products
 from accelsim.prediction.tangents import Forward, Trace
 from accelsim.response.linear import images_at_a_time
 from accelsim.response.passes import pull
-from devices.base.stream import rademacher, site_id
+from accelsim.response.probes import combinations, every_output, probe_variance
 from workloads.network import Network, NodeIndex, from_lanes, to_lanes
 from workloads.operators.base import Array, split_lanes
 from workloads.operators.matrix import MatrixOperator
@@ -37,7 +36,9 @@ from workloads.samples import Samples
 N_TANGENTS = 12
 MAX_COVARIANCE_OUTPUTS = 32
 MAX_BYTES = 2**30
-"""Samples that a chunk of images may keep."""
+"""What a chunk of images may keep on its way forward."""
+SAMPLES_ALIVE = 5
+"""Sets of samples of the largest map at a time: totals and remainders, before and after an operator, and a skip's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,58 +48,52 @@ class SketchedResult:
     Parameters
     ----------
     mean_output
-        `(N, n_out)`. With probes it is the Gaussian mean: E d of (3) is not known by output.
+        `(N, n_out)`.
     variance_by_image
         Over n_out, `(N,)`.
     variance_by_output
         `(n_out,)`; None with probes.
     covariance
         Of the outputs by image, `(N, n_out, n_out)`; None where there are too many.
-    shifts
-        R_k of (1), `(K, N, n_out)`; zero with probes.
-    seconds
-        Mean over n_out of `d_k^2 - L_k^2` of (3), `(K, N)`.
+    mse
+        Mean squared error against what was wanted.
+    by_sample
+        Each sample's share of it, chunk by chunk of images that share draws: `(n_chunks, K)`, its mean over K counts.
     probe_variance
-        Variance of the mean of `variance_by_image` that random probes add.
-    chunk
-        Images that share draws.
+        Variance of the MSE that random probes add.
     """
 
     mean_output: Array
     variance_by_image: Array
     variance_by_output: Array | None
     covariance: Array | None
-    shifts: Array
-    seconds: Array
+    mse: float
+    by_sample: Array
     probe_variance: float
-    chunk: int
 
-    def mse_se(self, wanted: Array) -> float:
-        """Return the standard error of the MSE against `wanted` `(N, n_out)`: from the scatter of the samples, chunk by chunk."""
-        off = self.mean_output - self.shifts.mean(axis=0) - wanted
-        by_sample = 2.0 * np.mean(off * self.shifts, axis=2) + self.seconds
-        n_samples, n_images = by_sample.shape
-        by_chunk = np.add.reduceat(by_sample, np.arange(0, n_images, self.chunk), axis=1) / n_images
-        return float(np.sqrt(by_chunk.var(axis=0, ddof=1).sum() / n_samples + self.probe_variance))
-
-    def mse(self, wanted: Array) -> float:
-        """Return the mean squared error against `wanted` `(N, n_out)`."""
-        return float(np.mean((self.mean_output - wanted) ** 2) + self.variance_by_image.mean())
+    @property
+    def mse_se(self) -> float:
+        """Standard error of the MSE, from the scatter of the samples; chunks are independent."""
+        n_samples = self.by_sample.shape[1]
+        return float(np.sqrt(self.by_sample.var(axis=1, ddof=1).sum() / n_samples + self.probe_variance))
 
     @property
     def degrees_of_freedom(self) -> int:
         """Of the standard error's estimate."""
-        n_samples, n_images = self.seconds.shape
-        return (n_samples - 1) * -(-n_images // self.chunk)
+        n_chunks, n_samples = self.by_sample.shape
+        return n_chunks * (n_samples - 1)
 
 
-def sketch(plan: Plan, graph: Network, samples: Samples, *, seed: int, n_probes: int = 0, n_tangents: int = N_TANGENTS) -> SketchedResult:
-    """Return mean and variance of every output, from `n_tangents` samples an image."""
+def sketch(
+    plan: Plan, graph: Network, samples: Samples, wanted: Array, *, seed: int, n_probes: int = 0, n_tangents: int = N_TANGENTS
+) -> SketchedResult:
+    """Return mean and variance of every output, and the MSE against `wanted` `(N, n_out)`, from `n_tangents` samples an image."""
     worker = _Worker(plan, graph, seed=seed, n_probes=n_probes, n_tangents=n_tangents)
     size = min(chunk_size(len(samples)), worker.images_at_a_time())
     for number, start in enumerate(range(0, len(samples), size)):
-        worker.add(to_lanes(samples.x[start : start + size]), number)
-    return worker.result(size)
+        chosen = slice(start, start + size)
+        worker.add(to_lanes(samples.x[chosen]), wanted[chosen], number)
+    return worker.result()
 
 
 def chunk_size(n_images: int) -> int:
@@ -108,11 +103,23 @@ def chunk_size(n_images: int) -> int:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Tally:
-    """Sums over a chunk: E L L' by lane `(R, B)`, its covariances `(R, R, B)` or None, and R_k `(K, R, B)`."""
+    """Sums over a chunk: E L L' by lane `(R, B)`, and its covariances `(R, R, B)` or None."""
 
     linear: Array
     covariance: Array | None
-    remainders: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Chunk:
+    """What a chunk of images says: means `(B, n_out)`, variances over n_out `(B,)` and by lane `(R, B)`, and so on."""
+
+    mean: Array
+    by_image: Array
+    by_output: Array
+    covariance: Array | None
+    squares: Array
+    by_sample: Array
+    probe_variance: Array
 
 
 class _Worker:
@@ -123,44 +130,61 @@ class _Worker:
             raise ValueError(f"n_tangents: need at least 2, got {n_tangents}")
         self.graph, self.seed, self.n_probes, self.n_tangents = graph, seed, n_probes, n_tangents
         self.n_out = int(np.prod(graph.nodes[graph.output].shape))
-        self.n_carried = n_probes or self.n_out
+        self.n_carried = n_probes + min(n_tangents, self.n_out) if n_probes else self.n_out
         self.with_covariance = n_probes == 0 and self.n_out <= MAX_COVARIANCE_OUTPUTS
-        self.sample_bytes = 4 * n_tangents * plan.activation_elements()
+        self.image_bytes = 4 * plan.activation_elements() + SAMPLES_ALIVE * 4 * n_tangents * max(int(np.prod(n.shape)) for n in graph.nodes)
         self.forward = Forward(plan, graph, seed=seed, n_tangents=n_tangents)
-        self.per_image = self.n_out * (n_probes or 1)
-        self.outputs: list[Array] = []
-        self.powers: list[Array] = []
-        self.shifts: list[Array] = []
-        self.seconds: list[Array] = []
-        self.covariances: list[Array] = []
+        self.chunks: list[_Chunk] = []
 
     def images_at_a_time(self) -> int:
         """Return how many images fit."""
-        return max(1, min(images_at_a_time(self.graph, self.n_carried), MAX_BYTES // self.sample_bytes))
+        return max(1, min(images_at_a_time(self.graph, self.n_carried), MAX_BYTES // self.image_bytes))
 
-    def add(self, images: Array, chunk: int) -> None:
+    def add(self, images: Array, wanted: Array, chunk: int) -> None:
         """Add a chunk of images `(*input_shape, B)`."""
         n_images = images.shape[-1]
         trace = self.forward.run(images, chunk)
-        seeds = self._seeds(n_images, chunk)
-        lanes = (self.n_carried, n_images)
-        tally = _Tally(
-            linear=np.zeros(lanes),
-            covariance=np.zeros((self.n_carried, *lanes)) if self.with_covariance else None,
-            remainders=np.zeros((self.n_tangents, *lanes), np.float32),
-        )
-        start = seeds.reshape(*self.graph.nodes[self.graph.output].shape, -1)
-        pull(trace.point, start, partial(self._at_matrix, trace, tally), passed=partial(self._at_operator, trace, tally))
-        self.outputs.append(from_lanes(trace.point.output).reshape(n_images, -1).astype(np.float64))
-        self._add_samples(trace, tally, seeds)
-
-    def _seeds(self, n_images: int, chunk: int) -> Array:
-        """Return what is carried back, `(n_out, R, B)`: every output, or random combinations."""
-        seeds = np.zeros((self.n_out, self.n_carried, n_images), np.float32)
+        total, left = (self._flat(part, n_images) for part in (trace.output.tangents, trace.output.left))
+        linear = total - left
         if self.n_probes:
-            return rademacher(seeds, seed=self.seed, site=site_id("", "probe"), trial=chunk)
-        seeds[np.arange(self.n_out), np.arange(self.n_out)] = 1.0
-        return seeds
+            seeds = combinations(linear.swapaxes(1, 2), n_images, self.n_out, n_probes=self.n_probes, seed=self.seed, trial=chunk)
+        else:
+            seeds = every_output(self.n_out, n_images)
+        tally = _Tally(
+            linear=np.zeros((self.n_carried, n_images)),
+            covariance=np.zeros((self.n_carried, self.n_carried, n_images)) if self.with_covariance else None,
+        )
+        pull(trace.point, seeds.reshape(*self.graph.nodes[self.graph.output].shape, -1), partial(self._at_matrix, trace, tally))
+        point = from_lanes(trace.point.output).reshape(n_images, -1).astype(np.float64)
+        self.chunks.append(self._moments(point, total, left, tally, wanted))
+
+    def _flat(self, samples: Array | None, n_images: int) -> Array:
+        """Return samples of the outputs, `(K, n_out, B)`."""
+        if samples is None:
+            return np.zeros((self.n_tangents, self.n_out, n_images))
+        return samples.reshape(self.n_tangents, self.n_out, n_images).astype(np.float64)
+
+    def _moments(self, point: Array, total: Array, left: Array, tally: _Tally, wanted: Array) -> _Chunk:
+        """Return (2) and (3) together."""
+        linear, shift = total - left, left.mean(axis=0)
+        squares = total**2 - linear**2
+        both = squares.mean(axis=0)
+        mean = point + shift.T
+        by_image = (tally.linear.sum(axis=0) + (both - shift**2).sum(axis=0)) / self.n_out
+        covariance = None
+        if tally.covariance is not None:
+            pairs = np.einsum("krb,ksb->rsb", total, total) - np.einsum("krb,ksb->rsb", linear, linear)
+            joint = tally.covariance + pairs / self.n_tangents - shift[:, None] * shift[None]
+            covariance = np.moveaxis(joint, -1, 0)
+        return _Chunk(
+            mean=mean,
+            by_image=by_image,
+            by_output=np.zeros(0) if self.n_probes else (tally.linear + both - shift**2).sum(axis=1),
+            covariance=covariance,
+            squares=np.mean((mean - wanted) ** 2, axis=1) + by_image,
+            by_sample=(squares.sum(axis=(1, 2)) + 2.0 * np.einsum("kob,bo->k", left, point - wanted)) / self.n_out,
+            probe_variance=probe_variance(tally.linear, self.n_probes, self.n_out),
+        )
 
     def _at_matrix(self, trace: Trace, tally: _Tally, i: NodeIndex, delta: Array, x: Array) -> None:
         """Add (2) of a matrix layer."""
@@ -188,44 +212,17 @@ class _Worker:
         if tally.covariance is not None:
             tally.covariance += np.einsum("frb,fsb->rsb", gradient * variance[:, None, :], gradient)
 
-    def _at_operator(self, trace: Trace, tally: _Tally, i: NodeIndex, delta: Array, _: Array) -> None:
-        if (remainders := trace.remainders.get(i)) is not None:
-            n_images = remainders.shape[-1]
-            samples = remainders.reshape(self.n_tangents, -1, n_images)
-            add_products(samples, np.ascontiguousarray(delta).reshape(-1, self.n_carried, n_images), tally.remainders)
-
-    def _add_samples(self, trace: Trace, tally: _Tally, seeds: Array) -> None:
-        """Add (3) to the second moments."""
-        left = tally.remainders.astype(np.float64)
-        if trace.tangents is None:
-            total = left
-        else:
-            flat = trace.tangents.reshape(self.n_tangents, self.n_out, -1).astype(np.float64)
-            total = flat if not self.n_probes else np.einsum("kob,orb->krb", flat, seeds)
-        linear = total - left
-        squares = total**2 - linear**2
-        self.seconds.append(squares.sum(axis=1) / self.per_image)
-        self.powers.append(tally.linear + squares.mean(axis=0))
-        self.shifts.append(np.zeros((self.n_tangents, self.n_out, left.shape[2])) if self.n_probes else left)
-        if tally.covariance is not None:
-            pairs = np.einsum("krb,ksb->rsb", total, total) - np.einsum("krb,ksb->rsb", linear, linear)
-            mean = left.mean(axis=0)
-            both = tally.covariance + pairs / self.n_tangents - mean[:, None] * mean[None]
-            self.covariances.append(np.moveaxis(both, -1, 0))
-
-    def result(self, chunk: int) -> SketchedResult:
+    def result(self) -> SketchedResult:
         """Return means and variances over all images added."""
-        shifts = np.concatenate(self.shifts, axis=-1)
-        mean, n_images = shifts.mean(axis=0), shifts.shape[-1]
-        by_lane = np.concatenate(self.powers, axis=-1) - (0.0 if self.n_probes else mean**2)
-        probes = (by_lane.var(axis=0, ddof=1) / self.n_probes).sum() / (self.n_out * n_images) ** 2 if self.n_probes > 1 else 0.0
+        by_image = np.concatenate([c.by_image for c in self.chunks])
+        n_images = len(by_image)
+        covariances = [c.covariance for c in self.chunks if c.covariance is not None]
         return SketchedResult(
-            mean_output=np.concatenate(self.outputs) + mean.T,
-            variance_by_image=by_lane.sum(axis=0) / self.per_image,
-            variance_by_output=None if self.n_probes else by_lane.mean(axis=1),
-            covariance=np.concatenate(self.covariances) if self.covariances else None,
-            shifts=np.swapaxes(shifts, 1, 2),
-            seconds=np.concatenate(self.seconds, axis=-1),
-            probe_variance=probes,
-            chunk=chunk,
+            mean_output=np.concatenate([c.mean for c in self.chunks]),
+            variance_by_image=by_image,
+            variance_by_output=None if self.n_probes else np.sum([c.by_output for c in self.chunks], axis=0) / n_images,
+            covariance=np.concatenate(covariances) if covariances else None,
+            mse=float(np.concatenate([c.squares for c in self.chunks]).mean()),
+            by_sample=np.stack([c.by_sample for c in self.chunks]) / n_images,
+            probe_variance=float(np.concatenate([c.probe_variance for c in self.chunks]).sum()) / n_images**2,
         )

@@ -5,7 +5,8 @@ over positions as in hardware; a nonlinear operator is replaced by mean, gain an
 
     f(mu + T_k) = E f + S T_k + R_k,      S = E f'                                                       (1)
 
-with E f and S those of a Gaussian of the marginal variance v that the samples have. Images of a chunk share the K draws, but each
+with E f and S those of a Gaussian of the marginal variance v that the samples have. Beside T goes the part of it that stems from
+remainders; what is left of T is linear in fresh errors. Images of a chunk share the K draws, but each
 turns them by random signs of its rows and columns, `E_oj -> s_o E_oj s_j`: the law of E is the same, a product costs the same, and
 the samples of different images are uncorrelated, so that an average over images is sharper.
 """
@@ -28,11 +29,21 @@ from workloads.operators.matrix import MatrixOperator
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """A value: mean and marginal variance `(*shape, B)`, samples of its error `(K, *shape, B)`; None where exact."""
+    """A value: mean and marginal variance `(*shape, B)`, samples of its error `(K, *shape, B)`, and of that what stems from remainders.
+
+    None stands for zero.
+    """
 
     mean: Array
     variance: Array | None = None
     tangents: Array | None = None
+    left: Array | None = None
+
+    def linear(self, k: int) -> Array | None:
+        """Return what is linear in sample k."""
+        if self.tangents is None or self.left is None:
+            return None if self.tangents is None else self.tangents[k]
+        return self.tangents[k] - self.left[k]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -43,21 +54,18 @@ class Trace:
     ----------
     point
         Means, and the gain of every operator.
+    output
+        The network's output.
     mixes
         By matrix layer, `(*in_shape, B)`: the sum of its input's samples with random signs.
-    remainders
-        By nonlinear operator, R of (1), `(K, *shape, B)`.
     read_variances
         By matrix layer with read noise, its variance `(*shape, B)`.
-    tangents
-        Samples of the output's error `(K, *out_shape, B)`; None where nothing errs.
     """
 
     point: Linearization
+    output: State
     mixes: dict[NodeIndex, Array] = field(default_factory=dict)
-    remainders: dict[NodeIndex, Array] = field(default_factory=dict)
     read_variances: dict[NodeIndex, Array] = field(default_factory=dict)
-    tangents: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,7 +109,8 @@ class Forward:
         states: dict[NodeIndex, State] = {INPUT: State(mean=images)}
         maps: dict[NodeIndex, LocalMap] = {}
         inputs: dict[NodeIndex, Array] = {}
-        trace = Trace(point=Linearization(graph=graph, output=images, maps=maps, matrix_inputs=inputs, noisy=noisy))
+        point = Linearization(graph=graph, output=images, maps=maps, matrix_inputs=inputs, noisy=noisy)
+        trace = Trace(point=point, output=states[INPUT])
         for i, node in enumerate(graph.nodes[: graph.output + 1]):
             if i not in needed:
                 continue
@@ -115,13 +124,12 @@ class Forward:
             elif isinstance(node.operator, LinearOperator):
                 states[i], maps[i] = self._through_linear(node.operator, arriving)
             else:
-                states[i], maps[i], trace.remainders[i] = self._through_operator(i, arriving)
+                states[i], maps[i] = self._through_operator(i, arriving)
             for j in node.inputs:
                 if j not in (INPUT, graph.output) and last[j] == i:
                     states.pop(j, None)
-        output = states[graph.output]
-        trace.point = Linearization(graph=graph, output=output.mean, maps=maps, matrix_inputs=inputs, noisy=noisy)
-        trace.tangents = output.tangents
+        trace.output = states[graph.output]
+        trace.point = Linearization(graph=graph, output=trace.output.mean, maps=maps, matrix_inputs=inputs, noisy=noisy)
         return trace
 
     def _through_matrix(self, i: NodeIndex, x: State, trace: Trace, chunk: int) -> State:
@@ -149,7 +157,8 @@ class Forward:
             trace.read_variances[i] = fresh = operator.multiply(m.read_variance, second)
             tangents += np.sqrt(fresh) * self._normals(tangents.shape, site_id(name, "read sketch"), chunk)
             variance += fresh
-        return State(mean=mean, variance=variance, tangents=tangents)
+        left = None if x.left is None else np.stack([operator.multiply(m.mean, part) for part in x.left])
+        return State(mean=mean, variance=variance, tangents=tangents, left=left)
 
     def _kernel_noise(self, i: NodeIndex, x: State, columns: Array, chunk: int) -> Array:
         """Return `s_o sum_j E_oj s_j x_j`, `(K, *out_shape, B)`: a draw E of each sample, the signs s of each image."""
@@ -168,25 +177,30 @@ class Forward:
         means = tuple(s.mean for s in arriving)
         mean = operator.forward(*means)
         gain = operator.linearize(means, mean)
-        tangents = np.empty((self.n_tangents, *mean.shape), np.float32)
-        for k in range(self.n_tangents):
-            tangents[k] = gain.push(tuple(None if s.tangents is None else s.tangents[k] for s in arriving))
-        return State(mean=mean, variance=np.einsum("k...,k...->...", tangents, tangents) / self.n_tangents, tangents=tangents), gain
+        tangents = self._pushed(gain, [s.tangents for s in arriving], mean)
+        left = self._pushed(gain, [s.left for s in arriving], mean) if any(s.left is not None for s in arriving) else None
+        variance = np.einsum("k...,k...->...", tangents, tangents) / self.n_tangents
+        return State(mean=mean, variance=variance, tangents=tangents, left=left), gain
 
-    def _through_operator(self, i: NodeIndex, arriving: list[State]) -> tuple[State, LocalMap, Array]:
-        """Return the samples of (1), the gain and the remainders."""
+    def _pushed(self, gain: LocalMap, samples: list[Array | None], like: Array) -> Array:
+        out = np.empty((self.n_tangents, *like.shape), np.float32)
+        for k in range(self.n_tangents):
+            out[k] = gain.push(tuple(None if s is None else s[k] for s in samples))
+        return out
+
+    def _through_operator(self, i: NodeIndex, arriving: list[State]) -> tuple[State, LocalMap]:
+        """Return the samples of (1) and the gain: what is linear passes the gain, everything else is left."""
         operator = self.graph.nodes[i].operator
         full = [self._filled(s) for s in arriving]
         means, variances, samples = (tuple(part) for part in zip(*full))
         beside = () if isinstance(operator, Elementwise) else tuple(_lanes(t) for t in samples)
         step: GaussianStep = operator.over_gaussian(means, variances, beside)
         tangents = np.empty((self.n_tangents, *step.mean.shape), np.float32)
-        remainders = np.empty_like(tangents)
+        left = np.empty_like(tangents)
         for k in range(self.n_tangents):
-            at = tuple(t[k] for t in samples)
-            np.subtract(operator.forward(*(m + t for m, t in zip(means, at))), step.mean, out=tangents[k])
-            np.subtract(tangents[k], step.gain.push(at), out=remainders[k])
-        return State(mean=step.mean, variance=step.variance, tangents=tangents), step.gain, remainders
+            np.subtract(operator.forward(*(m + t[k] for m, t in zip(means, samples))), step.mean, out=tangents[k])
+            np.subtract(tangents[k], step.gain.push(tuple(s.linear(k) for s in arriving)), out=left[k])
+        return State(mean=step.mean, variance=step.variance, tangents=tangents, left=left), step.gain
 
     def _filled(self, state: State) -> tuple[Array, Array, Array]:
         if state.variance is not None and state.tangents is not None:

@@ -7,11 +7,6 @@ With g_oj = dy/dW_oj, a vector over outputs, and V_oj = Var W_oj,
 
 In a convolution the same noisy weight acts at every position, so g sums over positions first and is squared then. Noise that is
 fresh at each read is independent by position: squared first, then summed.
-
-With many outputs, random combinations s of them stand for all: E s' C s = tr C for s of independent signs (Hutchinson). First
-the known responses to a few errors, of which most of C is made, are taken exactly: with Q their orthonormal basis, P = 1 - Q Q',
-
-    tr C = tr Q' C Q + E s' P C P s             (Hutch++, Meyer et al. 2021, arXiv:2010.09649)          (3)
 """
 
 from collections.abc import Sequence
@@ -22,19 +17,15 @@ import numpy as np
 from accelsim.lower import ArraySite
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.response.passes import linearize, pull, push
+from accelsim.response.probes import combinations, every_output, probe_variance
 from accelsim.response.target import Weights, mean_weights
-from devices.base.stream import rademacher, site_id
 from workloads.kernels import GradientMoments
 from workloads.network import Network, NodeIndex, from_lanes, to_lanes
 from workloads.operators.base import Array
 from workloads.samples import Samples
 
-MAX_EXACT_OUTPUTS = 64
 MAX_COVARIANCE_OUTPUTS = 32
 LANES_WANTED = 160
-FEW_IMAGES = 32
-N_ERRORS = 12
-"""Programmings whose linear response a pass takes along: those of the self check, and of the spread over chips."""
 MAX_LANE_BYTES = 2**30
 """Most memory for the gradients of a chunk of images."""
 
@@ -89,7 +80,7 @@ class Response:
     draws
         `(n_draws, N, n_out)`: first-order output errors `J e` of the weight errors that were given; None without any.
     n_probes
-        0 when every output was carried; otherwise the number of random combinations an image, beside those of (3).
+        0 when every output was carried; otherwise the number of random combinations an image, beside those of `errors`.
     variance_se
         Standard error of the total variance, from the probes; 0 when exact.
     """
@@ -157,13 +148,6 @@ def respond(
     return worker.result(len(samples))
 
 
-def n_probes_for(n_out: int, n_images: int) -> int:
-    """Return 0 where every output is carried, else the random combinations an image: with `N_ERRORS` known ones, whole vectors of lanes."""
-    if n_out <= MAX_EXACT_OUTPUTS:
-        return 0
-    return (32 if n_images < FEW_IMAGES else 16) - N_ERRORS
-
-
 def images_at_a_time(graph: Network, n_carried: int) -> int:
     """Return the images of a chunk: whole vectors of lanes, unless their gradients at the largest map would take too much memory."""
     wanted = max(16, LANES_WANTED // n_carried // 16 * 16)
@@ -224,8 +208,7 @@ class _Worker:
         self.outputs.append(self._flat(point.output))
         lanes = self.lane_power.reshape(self.n_carried, n_images)
         self.by_image.append(lanes.sum(axis=0) / self.n_out)
-        if self.n_probes > 1:
-            self.spread.append(lanes[self.n_known :].var(axis=0, ddof=1) * self.n_probes / self.n_out**2)
+        self.spread.append(probe_variance(lanes, self.n_probes, self.n_out))
         if self.chunk_covariance is not None:
             self.covariances.append(np.moveaxis(self.chunk_covariance, -1, 0))
         if self.chunk_draws is not None:
@@ -236,20 +219,13 @@ class _Worker:
         return from_lanes(output).reshape(output.shape[-1], -1).astype(np.float64)
 
     def _seeds(self, n_images: int) -> Array:
-        """Return what is pulled back: every output, or the combinations of (3), the random ones scaled so that all simply add."""
-        shape = self.graph.nodes[self.graph.output].shape
-        seeds = np.zeros((self.n_out, self.n_carried, n_images), np.float32)
-        if not self.n_probes:
-            seeds[np.arange(self.n_out), np.arange(self.n_out)] = 1.0
-            return seeds.reshape(*shape, self.n_carried * n_images)
-        probes = np.empty((self.n_out, self.n_probes, n_images), np.float32)
-        rademacher(probes, seed=self.seed, site=site_id("", "probe"), trial=self.n_seen)
-        if self.n_known:
-            basis = np.linalg.qr(self.drawn[-1].transpose(1, 2, 0))[0].astype(np.float32)  # (B, n_out, n_known)
-            probes -= np.einsum("bok,bkp->opb", basis, np.einsum("bok,opb->bkp", basis, probes))
-            seeds[:, : self.n_known] = basis.transpose(1, 2, 0)
-        seeds[:, self.n_known :] = probes / np.float32(np.sqrt(self.n_probes))
-        return seeds.reshape(*shape, self.n_carried * n_images)
+        """Return what is pulled back, `(*out_shape, R*B)`."""
+        if self.n_probes:
+            known = self.drawn[-1] if self.pushed else np.zeros((0, n_images, self.n_out))
+            seeds = combinations(known, n_images, self.n_out, n_probes=self.n_probes, seed=self.seed, trial=self.n_seen)
+        else:
+            seeds = every_output(self.n_out, n_images)
+        return seeds.reshape(*self.graph.nodes[self.graph.output].shape, -1)
 
     def _visit(self, i: NodeIndex, delta: Array, x: Array) -> None:
         operator, tally = self.layers[i].operator, self.tallies[i]
@@ -303,7 +279,6 @@ class _Worker:
             )
             for n, t in self.tallies.items()
         }
-        spread = np.concatenate(self.spread) if self.spread else np.zeros(1)
         return Response(
             layers=layers,
             mean_output=np.concatenate(self.outputs),
@@ -311,7 +286,7 @@ class _Worker:
             covariance=np.concatenate(self.covariances) if self.covariances else None,
             draws=np.concatenate(self.drawn, axis=1) if self.drawn else None,
             n_probes=self.n_probes,
-            variance_se=float(np.sqrt(spread.sum())) / n_images,
+            variance_se=float(np.sqrt(np.concatenate(self.spread).sum())) / n_images,
         )
 
 

@@ -101,10 +101,9 @@ def _forget(values: dict[NodeIndex, Array], inputs: tuple[NodeIndex, ...], last:
             values.pop(j, None)
 
 
-def pull(point: Linearization, seeds: Array, visit: Visitor, *, passed: Visitor | None = None) -> None:
+def pull(point: Linearization, seeds: Array, visit: Visitor) -> None:
     """Carry `seeds` `(*out_shape, R*B)` from the output back to every matrix layer, and show each its gradient.
 
-    `passed`, when given, sees every other noisy node's gradient at its output too (its third argument is the gradient again).
     Visitors look, and keep no reference: a gradient's memory is used again.
     """
     graph = point.graph
@@ -116,8 +115,6 @@ def pull(point: Linearization, seeds: Array, visit: Visitor, *, passed: Visitor 
         node = graph.nodes[i]
         if isinstance(node.operator, MatrixOperator):
             visit(i, delta, point.matrix_inputs[i])
-        elif passed is not None:
-            passed(i, delta, delta)
         if not any(j in point.noisy for j in node.inputs):
             continue
         for j, part in zip(node.inputs, _pulled(point.maps[i], delta, [seeds, *deltas.values()])):

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from accelsim.placement import Plan
-from accelsim.response.linear import n_probes_for, respond
+from accelsim.response.linear import respond
+from accelsim.response.probes import n_probes_for
 from accelsim.sampling.estimate import ControlMean, adjusted_losses, pairs_pay
 from accelsim.sampling.programmings import Programmer
 from accelsim.sampling.record import Record

@@ -8,7 +8,7 @@ import numpy as np
 
 from accelsim.lower import ArraySite
 from accelsim.placement import PlacedLayer, Plan
-from accelsim.response.linear import N_ERRORS
+from accelsim.response.probes import N_ERRORS
 from accelsim.response.target import Weights, mean_weights
 from devices.base.stream import normals, site_id
 from devices.weight_encoding import Pair
