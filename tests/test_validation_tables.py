@@ -5,16 +5,15 @@ from functools import cache
 import pytest
 
 from validation.networks import DataMissingError, network_and_samples
-from validation.tables import NETWORKS, Row, agreement_table, bar_of, judged
+from validation.tables import NETWORKS, Row, Study, agreement_table, bar_of, judged
 
 
-def made(*networks: str, levels: tuple[float, ...], rel_error: float) -> list[Row]:
-    for name in networks:
-        try:
-            network_and_samples(name, 1)
-        except DataMissingError as error:
-            pytest.skip(str(error))
-    return list(agreement_table(networks=networks, levels=levels, rel_error=rel_error))
+def made(name: str, levels: tuple[float, ...], rel_error: float) -> list[Row]:
+    try:
+        network_and_samples(name, 1)
+    except DataMissingError as error:
+        pytest.skip(str(error))
+    return list(agreement_table(studies=[Study(network=name, levels=levels, rel_error=rel_error)]))
 
 
 @pytest.mark.parametrize("name", ["fashion_cnn", "fashion_resnet"])

@@ -5,21 +5,27 @@ import sys
 from pathlib import Path
 
 from validation.networks import DataMissingError
-from validation.tables import NETWORKS, agreement_table, judged, resumed_table
+from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, agreement_table, judged, resumed_table
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the tables; return 0 when every cell is within its bar."""
     parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
+    parser.add_argument("table", nargs="?", choices=("agreement", "deep"), default="agreement", help="which table (default agreement)")
     parser.add_argument("--out", type=Path, default=Path("docs/tables"), help="folder of the tables (default docs/tables)")
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), help="which networks (default: all four)")
+    parser.add_argument("--networks", nargs="+", help="only these of the table's networks")
     parser.add_argument("--quick", action="store_true", help="the embedded networks at two noise levels, to 3 %% in minutes")
     chosen = parser.parse_args(arguments)
-    options: dict[str, object] = {"networks": tuple(chosen.networks)}
-    name = "agreement.csv"
+    name, studies = f"{chosen.table}.csv", DEEP if chosen.table == "deep" else AGREEMENT
+    methods = ("sketched", "corrected") if chosen.table == "deep" else CLOSURES
     if chosen.quick:
-        options |= {"networks": ("fashion_cnn", "fashion_resnet"), "levels": (0.002, 0.03), "rel_error": 0.03}
-        name = "agreement_quick.csv"
+        name, studies, methods = "agreement_quick.csv", QUICK, CLOSURES
+    if chosen.networks:
+        known = [study.network for study in studies]
+        if unknown := [n for n in chosen.networks if n not in known]:
+            parser.error(f"--networks {' '.join(unknown)}: this table has {', '.join(known)}")
+        studies = tuple(s for s in studies if s.network in chosen.networks)
+    options: dict[str, object] = {"studies": studies, "methods": methods}
     try:
         rows = resumed_table(chosen.out / name, agreement_table, tell=lambda line: print(line, flush=True), **options)
     except DataMissingError as error:
