@@ -16,6 +16,8 @@ from accelsim.sampling.monte_carlo import monte_carlo
 from devices.base.errors import UnsupportedMethodError
 
 MAX_SKETCHES = 8
+HOPELESS = 32.0
+"""Sketches that seem needed beyond which no second one is made; fewer may be needed than a first one with an outlier says."""
 REPEATS = 0x5EED_C0DE_0000_0002
 """Turns a seed into those of further sketches."""
 GAIN_BIAS = 0.01
@@ -46,9 +48,9 @@ def adjoint(question: Question, response: Response, check: SelfCheck | None = No
 
 
 def sketched(question: Question, response: Response) -> Verdict:
-    """Statistical linearization with sampled remainders: repeated until its interval is narrow enough, if a few times can make it so."""
+    """Statistical linearization with sampled remainders: repeated until its interval is narrow enough, if a few times may make it so."""
     found = [_sketch(question, response, 0)]
-    while len(found) < min(_needed(question, found), MAX_SKETCHES):
+    while len(found) < MAX_SKETCHES and len(found) < _needed(question, found) <= HOPELESS:
         found.append(_sketch(question, response, len(found)))
     return _mean_of(question, found)
 
@@ -58,11 +60,10 @@ def _sketch(question: Question, response: Response, n: int) -> SketchedResult:
     return sketch(question.plan, question.graph, question.samples, question.wanted, seed=seed, n_probes=response.n_probes)
 
 
-def _needed(question: Question, found: list[SketchedResult]) -> int:
-    """Return how many sketches make the interval narrow enough, judged by these; those at hand where too many."""
-    half, spare = _half_width(found), question.tol_rel - GAIN_BIAS
-    n = len(found) if half <= 0.0 else int(np.ceil(len(found) * (half / spare) ** 2)) if spare > 0.0 else MAX_SKETCHES + 1
-    return n if n <= MAX_SKETCHES else len(found)
+def _needed(question: Question, found: list[SketchedResult]) -> float:
+    """Return how many sketches would make the interval narrow enough, judged by these."""
+    spare = question.tol_rel - GAIN_BIAS
+    return len(found) * (_half_width(found) / spare) ** 2 if spare > 0.0 else np.inf
 
 
 def _mse_of(found: list[SketchedResult]) -> tuple[float, float]:
