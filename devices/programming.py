@@ -11,7 +11,7 @@ A cell asked for 0 then has mean s/sqrt(2 pi) and variance (1/2 - 1/(2 pi)) s^2 
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from scipy.special import ndtr
@@ -57,6 +57,18 @@ def _fill_clipped(target: Values, std: Values, mean: Values, variance: Values) -
         variance[i] = s * s * max(unit, 0.0)
 
 
+@jit()
+def _fill_stored(target: Values, std: Any, z: Values, clip: bool, stored: Values) -> None:
+    """Fill what is stored, flat, in one pass."""
+    if clip:
+        for i in range(z.size):
+            value = z[i] * std + target[i]
+            stored[i] = value if value > 0.0 else 0.0
+    else:
+        for i in range(z.size):
+            stored[i] = z[i] * std + target[i]
+
+
 class GaussianError(CellLaw):
     """A Gaussian programming error whose standard deviation a subclass gives; drawn once per programming."""
 
@@ -78,8 +90,14 @@ class GaussianError(CellLaw):
         return CellMoments(mean_siemens=mean, variance_siemens2=variance)
 
     def sample(self, target_siemens: Values, g_max_siemens: float, *, normals: Values) -> Values:
-        stored = normals * np.asarray(self.std_siemens(target_siemens, g_max_siemens), normals.dtype)
-        stored += target_siemens.astype(normals.dtype, copy=False)
+        std = np.asarray(self.std_siemens(target_siemens, g_max_siemens), normals.dtype)
+        target, z = target_siemens.astype(normals.dtype, copy=False), np.ascontiguousarray(normals)
+        if std.ndim == 0 and target.shape == z.shape:
+            stored = np.empty_like(z)
+            _fill_stored(np.ascontiguousarray(target).reshape(-1), std[()], z.reshape(-1), self.clip, stored.reshape(-1))
+            return stored
+        stored = z * std
+        stored += target
         return np.maximum(stored, 0.0, out=stored) if self.clip else stored
 
 

@@ -3,11 +3,12 @@
 Activations are C-contiguous arrays (C, H, W, L). The L lanes are images, or outputs times images, and are treated alike: all
 arithmetic is vertical. A convolution, its adjoint and a fully connected layer (H = W = 1) are one operation, the gather product
 
-    y[o, run] = sum_k w[k, o] x[offset_k + run],                                                                    (1)
+    y[o, run] = clamp(sum_k w[k, o] x[offset_k + run] + bias[o], low, high),                                        (1)
 
-where a run is a stretch of contiguous elements of a row. Borders are regions with fewer taps, so nothing is padded.
-The register tiles are emitted as LLVM vector IR through Numba intrinsics: they need no compiler and no BLAS, and they are
-compiled once per element type, not per network. One call uses one thread and holds no lock; callers thread over trials.
+with no bias and no bounds unless they are asked for; a run is a stretch of contiguous elements of a row. Borders are regions
+with fewer taps, so nothing is padded. The register tiles are emitted as LLVM vector IR through Numba intrinsics: they need no
+compiler and no BLAS, and they are compiled once per element type, not per network. One call uses one thread and holds no lock;
+callers thread over trials.
 """
 
 # mypy: allow-untyped-defs
@@ -28,6 +29,8 @@ from numpy.typing import NDArray
 from devices.base.jit import jit
 
 Array = NDArray[Any]
+Bounds = tuple[float, float]
+FREE: Bounds = (-math.inf, math.inf)
 
 I1, I32, I64, F64 = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.DoubleType()
 
@@ -47,6 +50,7 @@ _WIDE = VECTOR_BYTES == 64  # 32 vector registers; else count on 16
 _NC = 8 if _WIDE else 4  # channels of the product's tile ...
 _NV = 3 if _WIDE else 2  # ... and its vectors
 _NV4 = 6 if _WIDE else 2  # vectors of the tiles of four and of one channel
+_SIX = 6 if _WIDE else 4  # so many channels in all have a tile of their own, of four vectors
 _NO = 4  # outputs of the gradient's tile ...
 _NJ = 6 if _WIDE else 2  # ... and its taps
 _BLOCK = 64  # positions whose deltas stay in L1 while all taps pass
@@ -286,6 +290,12 @@ class _Emitter:
     def fma(self, a, b, c):
         return self.call("llvm.fma", self.vector, [a, b, c])
 
+    def clamp(self, value, low, high):
+        """Hold within bounds; what is not a number stays so."""
+        b = self.builder
+        value = b.select(b.fcmp_ordered("<", value, low), low, value)
+        return b.select(b.fcmp_ordered(">", value, high), high, value)
+
     def total(self, vector):
         """Sum of lanes, by halves."""
         while vector.type.count > 1:
@@ -326,15 +336,16 @@ def _product_tile(n_channels: int, n_vectors: int, *, masked: bool):
     """Make the tile of (1): `n_channels` outputs times `n_vectors` vectors, of which `live` channels (and `n` lanes) are stored."""
 
     @_intrinsic
-    def tile(typingctx, x, x_start, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_start, y_step, live, n):
+    def tile(typingctx, x, x_start, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_start, y_step, bias, b_start, low, high, live, n):
         i = types.int64
-        signature = types.void(x, i, x_offsets, w, i, w_offsets, i, i, y, i, i, i, i)
+        signature = types.void(x, i, x_offsets, w, i, w_offsets, i, i, y, i, i, bias, i, x.dtype, x.dtype, i, i)
 
         def codegen(context, builder, signature, args):
-            px, x0, xk, pw, w0, wk, k0, count, py, y0, step, n_live, lanes = _pointers(context, builder, signature, args)
+            px, x0, xk, pw, w0, wk, k0, count, py, y0, step, pb, b0, low, high, n_live, lanes = _pointers(context, builder, signature, args)
             e = _Emitter(context, builder, x)
             mask = e.mask(lanes) if masked else None
-            px, xk, pw, wk, py = e.at(px, x0), e.at(xk, k0), e.at(pw, w0), e.at(wk, k0), e.at(py, y0)
+            px, xk, pw, wk, py, pb = e.at(px, x0), e.at(xk, k0), e.at(pw, w0), e.at(wk, k0), e.at(py, y0), e.at(pb, b0)
+            low, high = e.splat(low), e.splat(high)
 
             def body(k, sums):
                 xs = e.at(px, builder.load(e.at(xk, k)))
@@ -346,8 +357,10 @@ def _product_tile(n_channels: int, n_vectors: int, *, masked: bool):
             sums = e.loop(count, [e.zero] * (n_channels * n_vectors), body)
             for c in range(n_channels):
                 with builder.if_then(builder.icmp_signed("<", I64(c), n_live)):
+                    added = e.splat(builder.load(e.at(pb, c)))
                     for v in range(n_vectors):
-                        e.store(sums[c * n_vectors + v], e.at(py, v * e.width), mask)
+                        value = e.clamp(builder.fadd(sums[c * n_vectors + v], added), low, high)
+                        e.store(value, e.at(py, v * e.width), mask)
                 py = e.at(py, step)
             return context.get_dummy_value()
 
@@ -358,6 +371,8 @@ def _product_tile(n_channels: int, n_vectors: int, *, masked: bool):
 
 _tile_main = _product_tile(_NC, _NV, masked=False)
 _tile_main_edge = _product_tile(_NC, 1, masked=True)
+_tile_six = _product_tile(6, 4, masked=False)
+_tile_six_edge = _product_tile(6, 1, masked=True)
 _tile_four = _product_tile(4, _NV4, masked=False)
 _tile_four_edge = _product_tile(4, 1, masked=True)
 _tile_one = _product_tile(1, _NV4, masked=False)
@@ -474,59 +489,88 @@ def _power_tile(typingctx, g, g_start, g_step, n_g, power, p_start, n_k):
 
 
 @jit()
+def _tile_size(n_channels, c):
+    """Channels of the tile that begins with channel c."""
+    left = n_channels - c
+    return 1 if left == 1 else 4 if left <= 4 else 6 if n_channels <= _SIX else _NC
+
+
+@jit()
+def _chunk_vectors(n_channels):
+    """Vectors of the widest tiles for that many channels."""
+    return _NV4 if n_channels <= 4 else 4 if n_channels <= _SIX else _NV
+
+
+@jit()
 def _pack_weights(w, groups, n_channels, n_outer, n_inner, g_step, c_step, outer_step, packed):
-    """Lay weights out by tiles of _NC, 4 or 1 channels: within a tile (n_outer, n_inner, tile), zero where no channel is."""
+    """Lay weights out by tiles of channels: within a tile (n_outer, n_inner, tile), zero where no channel is."""
     n_k, at = n_outer * n_inner, 0
     for g in range(groups):
         c = 0
         while c < n_channels:
-            left = n_channels - c
-            tile = 1 if left == 1 else 4 if left <= 4 else _NC
+            tile = _tile_size(n_channels, c)
+            live = min(tile, n_channels - c)
             for outer in range(n_outer):
-                for t in range(tile):
-                    start, to = g * g_step + (c + t) * c_step + outer * outer_step, at + outer * n_inner * tile + t
+                start, to = g * g_step + c * c_step + outer * outer_step, at + outer * n_inner * tile
+                if live == _NC:  # of a length that the compiler knows
                     for inner in range(n_inner):
-                        packed[to + inner * tile] = w[start + inner] if t < left else 0.0
+                        for t in range(_NC):
+                            packed[to + inner * _NC + t] = w[start + t * c_step + inner]
+                    continue
+                for inner in range(n_inner):
+                    for t in range(live):
+                        packed[to + inner * tile + t] = w[start + t * c_step + inner]
+                    for t in range(live, tile):
+                        packed[to + inner * tile + t] = 0.0
             at += tile * n_k
             c += tile
 
 
 @jit()
-def _all_channels(x, x_start, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_start, y_step, n_channels, n_rows, n):
+def _all_channels(x, x_start, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_start, y_step, bias, b_start, low, high,
+                  n_channels, n_rows, n):
     """Equation (1) for all channels of one chunk: of `n` lanes of the widest tile exactly, else in masked vectors."""
     width = VECTOR_BYTES // x.itemsize
-    wide = n == width * (_NV if n_channels > 4 else _NV4)
+    wide = n == width * _chunk_vectors(n_channels)
     c = 0
     while c < n_channels:
-        left = n_channels - c
-        tile = 1 if left == 1 else 4 if left <= 4 else _NC
-        ws, ys = w_start + c * n_rows, y_start + c * y_step
-        if wide and left > 4:
-            _tile_main(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, left, 0)
+        left, tile = n_channels - c, _tile_size(n_channels, c)
+        ws, ys, b = w_start + c * n_rows, y_start + c * y_step, b_start + c
+        if wide and tile == 6:
+            _tile_six(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, bias, b, low, high, left, 0)
+        elif wide and left > 4:
+            _tile_main(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, bias, b, low, high, left, 0)
         elif wide and left > 1 and n_channels <= 4:
-            _tile_four(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, left, 0)
+            _tile_four(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, bias, b, low, high, left, 0)
         elif wide and n_channels == 1:
-            _tile_one(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, left, 0)
+            _tile_one(x, x_start, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys, y_step, bias, b, low, high, left, 0)
         else:
             for v in range(0, n, width):
-                if left > 4:
-                    _tile_main_edge(x, x_start + v, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys + v, y_step, left, n - v)
+                if tile == 6:
+                    _tile_six_edge(x, x_start + v, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys + v, y_step,
+                                   bias, b, low, high, left, n - v)
+                elif left > 4:
+                    _tile_main_edge(x, x_start + v, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys + v, y_step,
+                                    bias, b, low, high, left, n - v)
                 elif left > 1:
-                    _tile_four_edge(x, x_start + v, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys + v, y_step, left, n - v)
+                    _tile_four_edge(x, x_start + v, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys + v, y_step,
+                                    bias, b, low, high, left, n - v)
                 else:
-                    _tile_one_edge(x, x_start + v, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys + v, y_step, left, n - v)
+                    _tile_one_edge(x, x_start + v, x_offsets, w, ws, w_offsets, k_start, n_k, y, ys + v, y_step,
+                                    bias, b, low, high, left, n - v)
         c += tile
 
 
 @jit()
-def _one_run(x, x_start, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_start, y_step, n_channels, n_rows, n):
+def _one_run(x, x_start, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_start, y_step, bias, b_start, low, high,
+             n_channels, n_rows, n):
     """Equation (1) for one run, in chunks, so that a patch of x stays in L1 while all channels pass."""
     if n_k == 0:  # positions that no tap reaches
         for c in range(n_channels):
-            y[y_start + c * y_step : y_start + c * y_step + n] = 0.0
+            y[y_start + c * y_step : y_start + c * y_step + n] = min(max(bias[b_start + c], low), high)
         return
     width = VECTOR_BYTES // x.itemsize
-    chunk = width * (_NV if n_channels > 4 else _NV4)
+    chunk = width * _chunk_vectors(n_channels)
     at = 0
     while at < n:
         size = chunk
@@ -535,12 +579,13 @@ def _one_run(x, x_start, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_st
                 size = min(width, n - at)
             else:
                 at = n - chunk  # overlap: what is stored twice is the same
-        _all_channels(x, x_start + at, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_start + at, y_step, n_channels, n_rows, size)
+        _all_channels(x, x_start + at, x_offsets, w, w_start, w_offsets, k_start, n_k, y, y_start + at, y_step, bias, b_start, low, high,
+                      n_channels, n_rows, size)
         at += size
 
 
 @jit()
-def _product(x, x_step, w, w_step, y, y_start, y_step, regions, x_offsets, w_offsets, groups, n_channels, n_rows, n_most):
+def _product(x, x_step, w, w_step, y, y_start, y_step, bias, low, high, regions, x_offsets, w_offsets, groups, n_channels, n_rows, n_most):
     """Equation (1) for all groups, regions and runs, a run being cut at `n_most`."""
     for g in range(groups):
         for q in range(regions.shape[0]):
@@ -548,7 +593,8 @@ def _product(x, x_step, w, w_step, y, y_start, y_step, regions, x_offsets, w_off
             for i in range(n_i):
                 for j in range(n_j):
                     xs, ys = g * x_step + i * x_i + j * x_j, y_start + g * n_channels * y_step + y_0 + i * y_i + j * y_j
-                    _one_run(x, xs, x_offsets, w, g * w_step, w_offsets, k_start, n_k, y, ys, y_step, n_channels, n_rows, min(n, n_most))
+                    _one_run(x, xs, x_offsets, w, g * w_step, w_offsets, k_start, n_k, y, ys, y_step, bias, g * n_channels, low, high,
+                             n_channels, n_rows, min(n, n_most))
 
 
 @_intrinsic
@@ -563,6 +609,52 @@ def _move(typingctx, source, at, target, to):
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@_intrinsic
+def _largest_tile(typingctx, x, x_start, offsets, n_taps, y, y_start, n):
+    """y[lane] = the largest of x[offset_t + lane] over taps, for the first `n` lanes of one vector; what is not a number wins."""
+    i = types.int64
+    signature = types.void(x, i, offsets, i, y, i, i)
+
+    def codegen(context, builder, signature, args):
+        px, x0, po, count, py, y0, lanes = _pointers(context, builder, signature, args)
+        e = _Emitter(context, builder, x)
+        mask, px = e.mask(lanes), e.at(px, x0)
+
+        def body(t, largest):
+            value, (held,) = e.load(e.at(px, builder.load(e.at(po, t))), mask), largest
+            keep = builder.or_(builder.fcmp_ordered(">=", held, value), builder.fcmp_unordered("uno", held, held))
+            return [builder.select(keep, held, value)]
+
+        first = e.load(e.at(px, builder.load(po)), mask)
+        e.store(e.loop(count, [first], body)[0], e.at(py, y0), mask)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@jit()
+def largest_in_windows(x, height, wide, out_h, out_w, kernel_h, kernel_w, stride_h, stride_w, step_h, step_w, top, left, lanes, y):
+    """Fill flat `y` (C, out_h, out_w, lanes) with the largest of flat `x` (C, height, wide, lanes) over windows; padding never wins."""
+    width = VECTOR_BYTES // x.itemsize
+    offsets = np.empty(kernel_h * kernel_w, np.int64)
+    for i in range(out_h):
+        for j in range(out_w):
+            n = 0
+            for a in range(kernel_h):
+                for b in range(kernel_w):
+                    h, v = i * stride_h + a * step_h - top, j * stride_w + b * step_w - left
+                    if 0 <= h < height and 0 <= v < wide:
+                        offsets[n] = (h * wide + v) * lanes
+                        n += 1
+            for c in range(y.size // (out_h * out_w * lanes)):
+                to = ((c * out_h + i) * out_w + j) * lanes
+                if n == 0:
+                    y[to : to + lanes] = -np.inf
+                    continue
+                for at in range(0, lanes, width):
+                    _largest_tile(x, c * height * wide * lanes + at, offsets, n, y, to + at, lanes - at)
 
 
 @jit()
@@ -582,7 +674,7 @@ def _copy_slab(x, n_planes, n_positions, p_start, p_stop, lanes, start, n, slab,
 
 
 @jit()
-def _product_by_slabs(x, shape, slab, slab_lanes, slab_step, w, w_step, y, y_step, regions, x_offsets, w_offsets, rows,
+def _product_by_slabs(x, shape, slab, slab_lanes, slab_step, w, w_step, y, y_step, bias, low, high, regions, x_offsets, w_offsets, rows,
                       groups, n_channels, n_rows):
     """Equation (1) for many lanes, some at a time, row by row: what a row needs is copied just before it, so that it is still in L2
     when the row below needs it too; and planes do not share their cache sets."""
@@ -600,7 +692,8 @@ def _product_by_slabs(x, shape, slab, slab_lanes, slab_step, w, w_step, y, y_ste
             for g in range(groups):
                 for j in range(n_j):
                     xs, ys = g * x_step + i * x_i + j * x_j, start + g * n_channels * y_step + y_0 + i * y_i + j * y_j
-                    _one_run(slab, xs, x_offsets, w, g * w_step, w_offsets, k_start, n_k, y, ys, y_step, n_channels, n_rows, n)
+                    _one_run(slab, xs, x_offsets, w, g * w_step, w_offsets, k_start, n_k, y, ys, y_step, bias, g * n_channels, low, high,
+                             n_channels, n_rows, n)
 
 
 def _check_array(name: str, array: Array, shape: tuple[int, ...], *, dtype: Any = None, has_lanes: bool = True) -> Array:
@@ -612,29 +705,40 @@ def _check_array(name: str, array: Array, shape: tuple[int, ...], *, dtype: Any 
     return np.ascontiguousarray(array)
 
 
-def _slab_lanes(x: Array) -> int:
+def _slab_lanes(shape: tuple[int, ...], itemsize: int) -> int:
     """Lanes to work on at a time: all, unless rows of that many would leave L2 before the row below needs them."""
-    lanes = x.shape[3]
-    wide = lanes * x.itemsize > _SLAB_LANES_BYTES and x.shape[1] * x.shape[2] > 1
-    if wide and x.shape[0] >= _SLAB_PLANES and x.nbytes >= _SLAB_INPUT_BYTES:
-        return _SLAB_BYTES // x.itemsize
-    return lanes
+    planes, height, wide, lanes = shape
+    large = planes >= _SLAB_PLANES and math.prod(shape) * itemsize >= _SLAB_INPUT_BYTES
+    return _SLAB_BYTES // itemsize if large and lanes * itemsize > _SLAB_LANES_BYTES and height * wide > 1 else lanes
 
 
-def _packed(weights: Array, geometry: ConvGeometry, *, adjoint: bool) -> tuple[Array, int]:
-    """The weights as tiles, for the channels that the product yields, and the elements of a group."""
+_Packing = tuple[int, int, int, int, int, int, int]
+
+
+def _packing(geometry: ConvGeometry, *, adjoint: bool) -> tuple[_Packing, int]:
+    """What `_pack_weights` needs to know, and the elements of a group of the packed weights."""
     (n_out, c, *_), n_taps, groups = geometry.weight_shape, math.prod(geometry.kernel), geometry.groups
     o = n_out // groups
     n_channels = c if adjoint else o
     rest = n_channels % _NC
-    step = (n_channels - rest + (rest if rest <= 1 else 4 if rest <= 4 else _NC)) * (o if adjoint else c) * n_taps
-    packed = np.empty(groups * step, weights.dtype)
-    steps = (o, n_taps, o * c * n_taps, n_taps, c * n_taps) if adjoint else (1, c * n_taps, o * c * n_taps, c * n_taps, 0)
-    _pack_weights(weights.reshape(-1), groups, n_channels, *steps, packed)
+    padded = rest if rest <= 1 else 4 if rest <= 4 else 6 if n_channels <= _SIX else _NC
+    step = (n_channels - rest + padded) * (o if adjoint else c) * n_taps
+    if adjoint:
+        return (groups, n_channels, o, n_taps, o * c * n_taps, n_taps, c * n_taps), step
+    return (groups, n_channels, 1, c * n_taps, o * c * n_taps, c * n_taps, 0), step
+
+
+def _packed(weights: Array, geometry: ConvGeometry, *, adjoint: bool) -> tuple[Array, int]:
+    """The weights as tiles, for the channels that the product yields, and the elements of a group."""
+    how, step = _packing(geometry, adjoint=adjoint)
+    packed = np.empty(geometry.groups * step, weights.dtype)
+    _pack_weights(weights.reshape(-1), *how, packed)
     return packed, step
 
 
-def _run(x: Array, weights: Array, geometry: ConvGeometry, out: Array | None, *, adjoint: bool) -> Array:
+def _run(
+    x: Array, weights: Array, geometry: ConvGeometry, out: Array | None, *, adjoint: bool, bias: Array | None = None, bounds: Bounds = FREE
+) -> Array:
     """The gather product of `x` with the weights, or with their transpose."""
     lanes, groups = x.shape[3], geometry.groups
     shape = (*(geometry.in_shape if adjoint else geometry.out_shape), lanes)
@@ -646,10 +750,11 @@ def _run(x: Array, weights: Array, geometry: ConvGeometry, out: Array | None, *,
         return out
     packed, w_step = _packed(weights, geometry, adjoint=adjoint)
     n_channels, n_k = shape[0] // groups, x.shape[0] // groups * math.prod(geometry.kernel)
-    slab_lanes = _slab_lanes(x)
+    slab_lanes = _slab_lanes(x.shape, x.itemsize)
     plan = _plan(geometry, lanes, slab_lanes, adjoint=adjoint)
-    tables = plan.regions, plan.x_offsets, plan.w_offsets
     flat, y, y_step = x.reshape(-1), out.reshape(-1), math.prod(shape[1:])
+    added = np.zeros(shape[0], x.dtype) if bias is None else _check_array("bias", bias, shape[:1], dtype=x.dtype, has_lanes=False)
+    tables = added, x.dtype.type(bounds[0]), x.dtype.type(bounds[1]), plan.regions, plan.x_offsets, plan.w_offsets
     if slab_lanes == lanes:
         _product(flat, x.size // groups, packed, w_step, y, 0, y_step, *tables, groups, n_channels, n_k, x.size + out.size)
     else:
@@ -659,14 +764,53 @@ def _run(x: Array, weights: Array, geometry: ConvGeometry, out: Array | None, *,
     return out
 
 
-def conv(x: Array, weights: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:
+def conv(
+    x: Array, weights: Array, geometry: ConvGeometry, out: Array | None = None, *, bias: Array | None = None, bounds: Bounds = FREE
+) -> Array:
     """Convolve (cross-correlate) x (C, H, W, L) with weights (O, C/g, kh, kw) to (O, oh, ow, L).
 
-    y[o, i, j] = sum_{c, a, b} w[o, c, a, b] x[c, i sh + a dh - top, j sw + b dw - left]
+    y[o, i, j] = sum_{c, a, b} w[o, c, a, b] x[c, i sh + a dh - top, j sw + b dw - left], plus `bias[o]`, held within `bounds`.
     """
     x = _check_array("x", x, geometry.in_shape)
     weights = _check_array("weights", weights, geometry.weight_shape, dtype=x.dtype, has_lanes=False)
-    return _run(x, weights, geometry, out, adjoint=False)
+    return _run(x, weights, geometry, out, adjoint=False, bias=bias, bounds=bounds)
+
+
+@jit()
+def _packed_product(x, x_step, w, groups, n_channels, n_outer, n_inner, g_step, c_step, outer_step, packed, w_step, y, y_step,
+                    bias, low, high, regions, x_offsets, w_offsets, n_rows, n_most):
+    """Pack the weights, then equation (1): one call."""
+    _pack_weights(w, groups, n_channels, n_outer, n_inner, g_step, c_step, outer_step, packed)
+    _product(x, x_step, packed, w_step, y, 0, y_step, bias, low, high, regions, x_offsets, w_offsets, groups, n_channels, n_rows, n_most)
+
+
+class PreparedConv:
+    """`conv` for one geometry and number of lanes in float32, with all that it looks up on the way looked up before.
+
+    The caller answers for contiguous float32 arrays of the right sizes: nothing is checked.
+    """
+
+    __slots__ = ("n_packed", "packing", "tables", "w_step", "x_step", "y_step")
+
+    def __init__(self, geometry: ConvGeometry, lanes: int) -> None:
+        plan = _plan(geometry, lanes, lanes, adjoint=False)
+        self.packing, self.w_step = _packing(geometry, adjoint=False)
+        self.n_packed = geometry.groups * self.w_step
+        self.x_step = math.prod(geometry.in_shape) * lanes // geometry.groups
+        self.y_step = math.prod(geometry.out_shape[1:]) * lanes
+        n_most = (math.prod(geometry.in_shape) + math.prod(geometry.out_shape)) * lanes
+        self.tables: tuple[Any, ...] = (plan.regions, plan.x_offsets, plan.w_offsets, geometry.n_rows, n_most)
+
+    def __call__(self, x: Array, weights: Array, bias: Array, y: Array, packed: Array, bounds: tuple[np.float32, np.float32]) -> None:
+        """Fill `y` from `x` and `weights`, all flat; `packed` has room for `n_packed` elements."""
+        low, high = bounds
+        _packed_product(x, self.x_step, weights, *self.packing, packed, self.w_step, y, self.y_step, bias, low, high, *self.tables)
+
+
+def prepared(geometry: ConvGeometry, lanes: int) -> PreparedConv | None:
+    """Return the prepared convolution; None where `conv` would work on some lanes at a time."""
+    shape = (*geometry.in_shape, lanes)
+    return PreparedConv(geometry, lanes) if _slab_lanes(shape, 4) == lanes else None
 
 
 def conv_transposed(delta: Array, weights: Array, geometry: ConvGeometry, out: Array | None = None) -> Array:

@@ -1,7 +1,9 @@
 """Programmings of a plan: the weights of every layer in one trial, as a pure function of seed and trial."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import overload
 
 import numpy as np
@@ -10,7 +12,7 @@ from accelsim.lower import ArraySite
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.response.probes import N_ERRORS
 from accelsim.response.target import Weights, mean_weights
-from devices.base.stream import normals, site_id
+from devices.base.stream import normals_of_sites, site_id
 from devices.weight_encoding import Pair
 from workloads.network import NodeIndex
 from workloads.operators.base import Array
@@ -31,7 +33,7 @@ class Programmer:
         self.seed = seed
         self.layers = plan.layers
         self.mean = mean_weights(plan)
-        self.cells = {(layer.node, site.part): _Cells(site) for layer in plan.layers for site in _sites(layer)}
+        self.groups = [_Cells(sites) for sites in _grouped(plan.layers)]
 
     def checked_errors(self) -> "CheckedErrors":
         """Return the errors of the programmings that a prediction is checked with."""
@@ -50,12 +52,12 @@ class Programmer:
         weights: dict[NodeIndex, Array] = {}
         biases: dict[NodeIndex, Array] = {}
         pairs: dict[str, Pair] = {}
-        for (node, part), cells in self.cells.items():
-            pair = cells.pair(seed=self.seed, trial=trial, sign=sign)
-            if part == "weights":
-                weights[node], pairs[cells.site.layer] = cells.decoded(pair), pair
-            else:
-                biases[node] = cells.decoded(pair)
+        for cells in self.groups:
+            for (node, site), pair, decoded in cells.drawn(seed=self.seed, trial=trial, sign=sign):
+                if site.part == "weights":
+                    weights[node], pairs[site.layer] = decoded, pair
+                else:
+                    biases[node] = decoded
         return Draw(view=Weights(weights=weights, biases=biases), pairs=pairs)
 
 
@@ -85,42 +87,73 @@ class CheckedErrors(Sequence[Weights]):
         return self.programmer.error(CHECK_TRIAL + k)
 
 
-def _sites(layer: PlacedLayer) -> list[ArraySite]:
-    return [layer.site] if layer.bias_site is None else [layer.site, layer.bias_site]
+Site = tuple[NodeIndex, ArraySite]
+MAX_GROUP_CELLS = 2**20
+"""Cells of small layers that are drawn together: what a call costs counts there, and memory where they are large."""
+
+
+def _grouped(layers: Sequence[PlacedLayer]) -> list[list[Site]]:
+    """Return the sites whose cells follow the same laws, as many together as `MAX_GROUP_CELLS`."""
+    groups: dict[tuple[object, float], list[list[Site]]] = {}
+    for layer in layers:
+        for site in [layer.site] if layer.bias_site is None else [layer.site, layer.bias_site]:
+            alike = groups.setdefault((site.chain, site.cell.g_max_siemens), [[]])
+            if sum(_n_cells(s) for _, s in alike[-1]) + _n_cells(site) > MAX_GROUP_CELLS and alike[-1]:
+                alike.append([])
+            alike[-1].append((layer.node, site))
+    return [group for alike in groups.values() for group in alike]
+
+
+def _shape(site: ArraySite) -> tuple[int, ...]:
+    return site.operator.weights.shape if site.part == "weights" else (site.operator.n_columns,)
+
+
+def _n_cells(site: ArraySite) -> int:
+    return math.prod(_shape(site))
 
 
 class _Cells:
-    """One site's requested conductances and decoding, ready for many trials."""
+    """The cells of some sites: requested conductances and decoding, ready for many trials."""
 
-    def __init__(self, site: ArraySite) -> None:
-        self.site = site
-        asked = [_single(block.requested()) for block in site.blocks()]
+    def __init__(self, sites: list[Site]) -> None:
+        self.sites = sites
+        first = sites[0][1]
+        self.chain, self.g_max_siemens = first.chain, first.cell.g_max_siemens
+        self.shapes = [_shape(site) for _, site in sites]
+        self.sizes = np.array([_n_cells(site) for _, site in sites], np.int64)
+        cuts = np.concatenate([[0], np.cumsum(self.sizes)])
+        self.parts = [slice(a, b) for a, b in pairwise(cuts)]
+        asked = [_single(block.requested()) for _, site in sites for block in site.blocks()]
         self.targets = {
-            "+": np.concatenate([pair.positive_siemens for pair in asked]),
-            "-": np.concatenate([pair.negative_siemens for pair in asked]),
+            "+": np.concatenate([pair.positive_siemens.ravel() for pair in asked]),
+            "-": np.concatenate([pair.negative_siemens.ravel() for pair in asked]),
         }
-        slots = range(len(site.chain.laws))
-        self.sites = {sign: [site_id(site.layer, f"cell {site.part} {sign}", slot) for slot in slots] for sign in "+-"}
-        scale = site.scale_siemens.reshape(-1, *(1,) * (self.targets["+"].ndim - 1))
-        self.weight_per_siemens = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0.0).astype(np.float32)
+        slots = range(len(self.chain.laws))
+        self.ids = {
+            sign: [np.array([site_id(s.layer, f"cell {s.part} {sign}", slot) for _, s in sites], np.uint32) for slot in slots]
+            for sign in "+-"
+        }
+        self.weight_per_siemens = [_weight_per_siemens(site, len(shape)) for (_, site), shape in zip(sites, self.shapes)]
 
-    def pair(self, *, seed: int, trial: int, sign: float) -> Pair:
-        """Return one programming of every pair."""
+    def drawn(self, *, seed: int, trial: int, sign: float) -> Iterator[tuple[Site, Pair, Array]]:
+        """Yield each site with one programming of its pairs, and the weights that they stand for."""
         plus, minus = (self._half(half, seed=seed, trial=trial, sign=sign) for half in "+-")
-        return Pair(positive_siemens=plus, negative_siemens=minus)
+        decoded = plus - minus
+        for site, part, shape, scale in zip(self.sites, self.parts, self.shapes, self.weight_per_siemens):
+            weights = decoded[part].reshape(shape)
+            weights *= scale
+            yield site, Pair(positive_siemens=plus[part].reshape(shape), negative_siemens=minus[part].reshape(shape)), weights
 
     def _half(self, half: str, *, seed: int, trial: int, sign: float) -> Array:
-        target = self.targets[half]
-        draws = [normals(np.empty(target.shape, np.float32), seed=seed, site=s, trial=trial) for s in self.sites[half]]
+        draws = [normals_of_sites(self.sizes, seed=seed, sites=ids, trial=trial) for ids in self.ids[half]]
         if sign < 0.0:
-            draws = [-d for d in draws]
-        return self.site.chain.sample(target, self.site.cell.g_max_siemens, normals=tuple(draws))
+            draws = [np.negative(d, out=d) for d in draws]
+        return self.chain.sample(self.targets[half], self.g_max_siemens, normals=tuple(draws))
 
-    def decoded(self, pair: Pair) -> Array:
-        """Return the weights that the pairs stand for."""
-        weights = pair.positive_siemens - pair.negative_siemens
-        weights *= self.weight_per_siemens
-        return weights
+
+def _weight_per_siemens(site: ArraySite, n_axes: int) -> Array:
+    scale = site.scale_siemens.reshape(-1, *(1,) * (n_axes - 1))
+    return np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0.0).astype(np.float32)
 
 
 def _single(pair: Pair) -> Pair:

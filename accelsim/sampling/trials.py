@@ -20,6 +20,7 @@ from devices.base.stream import normals, site_id
 from workloads.network import Network, NodeIndex, from_lanes
 from workloads.operators.base import Array
 from workloads.operators.matrix import MatrixOperator
+from workloads.program import Program
 from workloads.samples import Samples
 from workloads.walk import run
 
@@ -46,6 +47,8 @@ class TrialRunner:
         self.chunks = list(image_chunks(samples))
         self.layers = plan.layer_of_node()
         self.read_sites = {n: site_id(layer.name, "read", 0) for n, layer in self.layers.items() if layer.site.read_law is not None}
+        sizes = {chunk.shape[-1] for chunk in self.chunks}
+        self.programs = {} if self.read_sites else {size: Program(graph, size) for size in sizes}
         mean = self.programmer.mean
         self.points: list[Linearization] = [linearize(graph, chunk, mean.weights, mean.biases) for chunk in self.chunks] if control else []
         self.mean_outputs = [_flat(p.output) for p in self.points]
@@ -62,7 +65,7 @@ class TrialRunner:
         start = 0
         for number, images in enumerate(self.chunks):
             meter = _Meter(self.layers, draw) if trial < N_POWER_TRIALS else None
-            output = _flat(run(self.graph, images, apply=self._apply(draw, trial, number, meter)))
+            output = _flat(self._output(draw, trial, number, images, meter))
             wanted = self.reference[start : start + len(output)]
             loss += float(np.sum((output - wanted) ** 2))
             if pushed:
@@ -78,6 +81,11 @@ class TrialRunner:
             correct=np.concatenate(correct) if correct else None,
             power_w=power / start if trial < N_POWER_TRIALS else np.nan,
         )
+
+    def _output(self, draw: Draw, trial: int, number: int, images: Array, meter: "_Meter | None") -> Array:
+        if meter is None and self.programs:
+            return self.programs[images.shape[-1]].run(images, draw.view.weights, draw.view.biases)
+        return run(self.graph, images, apply=self._apply(draw, trial, number, meter))
 
     def _pushed(self, draw: Draw) -> list[Array]:
         """Return the linear response to a programming, `(images, n_out)` for each chunk."""

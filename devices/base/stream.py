@@ -175,6 +175,19 @@ def _fill_normals(out, group, k0, k1, trial, site):
 
 
 @jit()
+def _fill_normals_of_sites(out, starts, k0, k1, trial, sites):
+    """Elements 0, 1, ... of each site's normals, site after site."""
+    last = np.empty(64, F32)
+    for s in range(sites.size):
+        begin, n = starts[s], starts[s + 1] - starts[s]
+        n_whole = n // 64 * 64
+        _fill_normals(out[begin : begin + n_whole], 0, k0, k1, trial, sites[s])
+        if n_whole < n:
+            _fill_normals(last, n_whole // 64, k0, k1, trial, sites[s])
+            out[begin + n_whole : begin + n] = last[: n - n_whole]
+
+
+@jit()
 def _fill_uniforms(out, group, k0, k1, trial, site):
     """Uniforms of whole groups; `out.size` is a multiple of 64."""
     for g in range(out.size // 64):
@@ -248,6 +261,15 @@ def normals(out: NDArray[np.float32], *, seed: int, site: int, trial: int, start
     Raises ValueError unless `start` is a multiple of 64, 0 <= seed < 2^64, and trial and site fit 32 bits.
     """
     _fill(_fill_normals, out, dtype=F32, seed=seed, site=site, trial=trial, start=start)
+    return out
+
+
+def normals_of_sites(n: NDArray[np.int64], *, seed: int, sites: NDArray[np.uint32], trial: int) -> NDArray[np.float32]:
+    """Return the first `n[s]` standard normals of each site `sites[s]`, one behind the other: what `normals` gives for each."""
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(n)])
+    seed, trial = _check("seed", seed, 64), _check("trial", trial, 32)
+    out: NDArray[np.float32] = np.empty(int(starts[-1]), F32)
+    _fill_normals_of_sites(out, starts, U32(seed & 0xFFFFFFFF), U32(seed >> 32), U32(trial), sites)
     return out
 
 
