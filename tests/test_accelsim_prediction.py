@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from accelsim.placement import Plan
+from accelsim.prediction.accuracy import corrected_accuracy, predicted_accuracy
 from accelsim.prediction.covariance import full_covariance
 from accelsim.prediction.predict import predict
 from accelsim.prediction.sketched import sketch
@@ -14,6 +16,7 @@ from accelsim.sampling.monte_carlo import monte_carlo
 from devices.base.errors import MemoryLimitError, NetworkError, SpecError, UnsupportedMethodError
 from tests.digits import digits_plan, judged, wanted_outputs
 from workloads.network import Network, Node
+from workloads.operators.base import Array
 from workloads.operators.normalization import Softmax
 from workloads.walk import evaluate
 
@@ -178,3 +181,54 @@ def test_first_order_covariances_are_those_of_full_covariance_without_noise() ->
     _, matrices = full_covariance(plan, plan.graph, judged())
     assert linear is not None
     assert np.linalg.norm(linear - matrices) < 1e-3 * np.linalg.norm(matrices)
+
+
+def made_outputs(n_images: int, *, tails: bool, seed: int) -> tuple[Array, Array, tuple[Array, ...], Array, float]:
+    """Return means, covariances, twelve samples an image in chunks of ten, labels, and the exact accuracy.
+
+    With `tails` the noise of a sample is 1/2 or sqrt(7/4) times as strong: the same covariance, other tails.
+    """
+    random = np.random.default_rng(seed)
+    mean, labels = random.standard_normal((n_images, 2)), random.integers(0, 2, n_images)
+    scales = np.array([0.5, np.sqrt(1.75)]) if tails else np.ones(2)
+    covariance = np.broadcast_to(np.eye(2), (n_images, 2, 2))
+    size = (12, n_images, 2)
+    strength = scales[random.integers(0, 2, size[:2])][..., None]
+    samples = (mean + strength * random.standard_normal(size)).astype(np.float32)
+    margin = (mean[np.arange(n_images), labels] - mean[np.arange(n_images), 1 - labels]) / np.sqrt(2.0)
+    exact = float(np.mean([norm.cdf(margin / s) for s in scales]))
+    return mean, covariance, tuple(samples[:, i : i + 10] for i in range(0, n_images, 10)), labels, exact
+
+
+def test_samples_correct_the_accuracy_where_outputs_are_not_gaussian() -> None:
+    """Many images, all right more often than a Gaussian says: the Gaussian answer is off (the control), the corrected one is not."""
+    mean, covariance, samples, *_ = made_outputs(5_000, tails=True, seed=1)
+    labels = mean.argmax(axis=1)  # all right but for the noise: tails matter
+    margin = np.abs(mean[:, 0] - mean[:, 1]) / np.sqrt(2.0)
+    exact = float(np.mean([norm.cdf(margin / s) for s in (0.5, np.sqrt(1.75))]))
+    gaussian = predicted_accuracy(mean, covariance, labels, seed=1)
+    corrected = corrected_accuracy(mean, covariance, samples, labels, seed=1)
+    assert abs(gaussian - exact) > 0.01
+    assert abs(corrected - exact) < 0.005
+
+
+def test_few_samples_do_not_disturb_a_gaussian_answer() -> None:
+    """Gaussian outputs of thirty images, forty times: the corrected answer scatters less than the samples alone."""
+    off, alone = [], []
+    for seed in range(40):
+        mean, covariance, samples, labels, exact = made_outputs(30, tails=False, seed=seed)
+        off.append(corrected_accuracy(mean, covariance, samples, labels, seed=1) - exact)
+        right = np.concatenate([s.argmax(axis=2) for s in samples], axis=1) == labels
+        alone.append(right.mean() - exact)
+    assert np.std(off) < 0.8 * np.std(alone)
+
+
+def test_the_accuracy_is_not_first_orders_where_noise_is_strong() -> None:
+    """First order is good enough for the MSE at a tolerance of 90 %; with labels another method answers, without it stays."""
+    plan = digits_plan("cnn", error_rel=0.1)
+    with_labels = predict(plan, judged(), seed=1, tol_rel=0.9)
+    without = predict(plan, replace(judged(), y=None), seed=1, tol_rel=0.9)
+    assert with_labels.mse_rel > 0.03
+    assert without.method == "adjoint"
+    assert with_labels.method == "sketched"
+    assert "but not for the accuracy" in with_labels.reason

@@ -1,4 +1,13 @@
-"""From error to accuracy: how often the largest output is the right one, from the mean and covariance of the outputs alone."""
+"""From error to accuracy: how often the largest output is the right one, from moments of the outputs, and samples where there are some.
+
+Gaussian outputs of the predicted mean and covariance are off by some points where noise is large: a chip's noise is stronger or
+weaker as a whole, so outputs have longer tails. Samples (`sketched`) are right but few. With delta the difference of the two
+answers over all images, s its standard error, the Gaussian answer is corrected by
+
+    delta max(0, 1 - s^2 / delta^2),                        (James and Stein's shrinkage)          (1)
+
+so that many images are answered by the samples, and few ones by the smoother Gaussian.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +29,20 @@ def predicted_accuracy(mean: Array, covariance: Array, labels: Array, *, seed: i
     root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
     outputs = mean[:, None, :] + np.einsum("nkj,nij->nki", draws, root)
     return float(np.mean(outputs.argmax(axis=2) == np.asarray(labels)[:, None]))
+
+
+def corrected_accuracy(mean: Array, covariance: Array, samples: tuple[Array, ...], labels: Array, *, seed: int) -> float:
+    """Return the expected accuracy by (1); `samples` are outputs `(n_samples, images, n_out)`, in chunks of images that share draws."""
+    gaussian = predicted_accuracy(mean, covariance, labels, seed=seed)
+    n_images, start, by_sample = len(labels), 0, []
+    for chunk in samples:
+        right = chunk.argmax(axis=2) == np.asarray(labels)[None, start : start + chunk.shape[1]]
+        by_sample.append(right.sum(axis=1) / n_images)
+        start = (start + chunk.shape[1]) % n_images
+    n_repeats = sum(chunk.shape[1] for chunk in samples) // n_images
+    delta = sum(float(b.mean()) for b in by_sample) / n_repeats - gaussian
+    variance = sum(float(b.var(ddof=1)) / len(b) for b in by_sample) / n_repeats**2
+    return gaussian + (delta * max(0.0, 1.0 - variance / delta**2) if delta != 0.0 else 0.0)
 
 
 def accuracy(outputs: Array, labels: NDArray[np.int64] | None) -> float | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from accelsim.ledger import LayerPower, read_power
 from accelsim.placement import Plan, check_samples
-from accelsim.prediction.accuracy import accuracy, predicted_accuracy
+from accelsim.prediction.accuracy import accuracy, corrected_accuracy, predicted_accuracy
 from accelsim.prediction.attribution import attribution_by_cause, attribution_by_layer
 from accelsim.prediction.methods import METHODS, choose
 from accelsim.prediction.question import Question, Verdict
@@ -83,6 +83,7 @@ def predict(
         wanted=outputs.wanted,
         tol_rel=tol_rel,
         reference=reference,
+        labels=usable_labels(samples.y, n_out)[0],
     )
     verdict = choose(method, question, response)
     return _report(question, verdict, response, outputs, attribution=attribution, started=started)
@@ -120,9 +121,6 @@ def _report(
     rows = _mean_activity(plan, response) if len(views) == 1 else None
     power = read_power(plan, graph, samples, views, rows=rows)
     labels, label_notes = usable_labels(samples.y, outputs.clean.shape[1])
-    predicted = None
-    if labels is not None and verdict.covariance is not None:
-        predicted = predicted_accuracy(verdict.mean_output, verdict.covariance, labels, seed=question.seed)
     return ErrorReport(
         provenance=provenance_of(
             plan,
@@ -150,12 +148,23 @@ def _report(
         power_by_layer={name: p.total_w for name, p in power.items()},
         accuracy_clean=accuracy(outputs.clean, labels),
         accuracy_quantized=accuracy(outputs.quantized, labels),
-        accuracy_predicted=predicted,
+        accuracy_predicted=_accuracy(question, verdict),
         n_inputs=len(samples),
         elapsed_s=time.perf_counter() - started,
         meaning=meaning_of(plan),
         details=dict(verdict.details),
     )
+
+
+def _accuracy(question: Question, verdict: Verdict) -> float | None:
+    if question.labels is None or verdict.covariance is None:
+        return None
+    if verdict.accuracy is not None:
+        return verdict.accuracy
+    moments = verdict.mean_output, verdict.covariance
+    if verdict.samples:
+        return corrected_accuracy(*moments, verdict.samples, question.labels, seed=question.seed)
+    return predicted_accuracy(*moments, question.labels, seed=question.seed)
 
 
 def _mean_activity(plan: Plan, response: Response) -> dict[str, Array]:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from accelsim.placement import Plan
 from accelsim.response.target import Reference, Weights
 from accelsim.sampling.programmings import Programmer
@@ -15,7 +18,7 @@ from workloads.samples import Samples
 class Question:
     """What is asked: the plan, the samples, what the outputs should have been, and how good the answer must be.
 
-    `errors` are those of the checked programmings, whose linear response is known.
+    `errors` are those of the checked programmings, whose linear response is known; `labels` those that the accuracy is asked for.
     """
 
     plan: Plan
@@ -27,11 +30,15 @@ class Question:
     wanted: Array
     tol_rel: float
     reference: Reference
+    labels: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Verdict:
-    """One method's answer: `bias2 + variance = mse`, its standard error, its own error estimate, and what else it knows."""
+    """One method's answer: `bias2 + variance = mse`, its standard error, its own error estimate, and what else it knows.
+
+    `samples` are outputs `(n_samples, images, n_out)`, in chunks of images; `accuracy` is given where trials have measured it.
+    """
 
     method: str
     reason: str
@@ -42,6 +49,8 @@ class Verdict:
     mean_output: Array
     covariance: Array | None
     by_output: Array | None
+    samples: tuple[Array, ...] = ()
+    accuracy: float | None = None
     warnings: tuple[str, ...] = ()
     details: Mapping[str, float] = field(default_factory=dict)
 

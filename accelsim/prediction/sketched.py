@@ -61,6 +61,8 @@ class SketchedResult:
         Each sample's share of it, chunk by chunk of images that share draws: `(n_chunks, K)`, its mean over K counts.
     probe_variance
         Variance of the MSE that random probes add.
+    samples
+        Outputs `(K, images, n_out)`, float32, chunk by chunk; none where covariances are not known.
     """
 
     mean_output: Array
@@ -70,6 +72,7 @@ class SketchedResult:
     mse: float
     by_sample: Array
     probe_variance: float
+    samples: tuple[Array, ...]
 
     @property
     def mse_se(self) -> float:
@@ -120,6 +123,7 @@ class _Chunk:
     squares: Array
     by_sample: Array
     probe_variance: Array
+    samples: Array | None
 
 
 class _Worker:
@@ -184,6 +188,7 @@ class _Worker:
             squares=np.mean((mean - wanted) ** 2, axis=1) + by_image,
             by_sample=(squares.sum(axis=(1, 2)) + 2.0 * np.einsum("kob,bo->k", left, point - wanted)) / self.n_out,
             probe_variance=probe_variance(tally.linear, self.n_probes, self.n_out),
+            samples=None if covariance is None else (point + total.swapaxes(1, 2)).astype(np.float32),
         )
 
     def _at_matrix(self, trace: Trace, tally: _Tally, i: NodeIndex, delta: Array, x: Array) -> None:
@@ -225,4 +230,5 @@ class _Worker:
             mse=float(np.concatenate([c.squares for c in self.chunks]).mean()),
             by_sample=np.stack([c.by_sample for c in self.chunks]) / n_images,
             probe_variance=float(np.concatenate([c.probe_variance for c in self.chunks]).sum()) / n_images**2,
+            samples=tuple(c.samples for c in self.chunks if c.samples is not None),
         )
