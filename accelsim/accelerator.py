@@ -38,7 +38,7 @@ SCHEMA = 1
 
 
 def _programming_laws() -> dict[str, type]:
-    from devices.programming import PROGRAMMING_LAWS  # SciPy is slow to import
+    from devices.cells import PROGRAMMING_LAWS  # SciPy is slow to import
 
     return dict(PROGRAMMING_LAWS)
 
@@ -64,7 +64,7 @@ def _check_numbers(record: object) -> None:
     raise_faults(wrong)
 
 
-_OVER = "over cell.g_max_siemens (state_independent) or over the conductance (proportional)."
+_OVER = "over cell.g_max_siemens (state_independent; inverse_proportional: there) or over the conductance (proportional)."
 _PROGRAMMING = {
     "error_rel": f"Standard deviation of the error, {_OVER}",
     "clip": "Whether a conductance that would be negative is zero instead.",

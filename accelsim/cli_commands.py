@@ -81,18 +81,19 @@ def check_out(options: argparse.Namespace) -> None:
 
 
 def _devices(options: argparse.Namespace) -> int:
+    from accelsim.presets import preset_facts
     from devices import catalog
 
     if options.name is not None:
         text = catalog.describe(options.name)
         return answer_or_file(options, text=text, record=head(options) | {"name": options.name, "toml": text})
-    names = catalog.names()
-    text = columns_table(["preset"], [[f"{name:<14} {catalog.summary(name)}"] for name in names])
-    presets = [{"name": name, "summary": catalog.summary(name)} for name in names]
+    presets = [preset_facts(name) for name in catalog.names()]
+    rows = [[p.name, p.range_text, p.error_text, p.summary] for p in presets]
+    text = columns_table(["preset", "range uS", "error uS, low / middle / high", ""], rows)
     return answer_or_file(
         options,
-        text=text + "\n\n`accelsim devices NAME` prints one; `accelsim spec NAME` completes it.",
-        record=head(options) | {"presets": presets},
+        text=text + "\n\n`accelsim devices NAME` prints one with its source; `accelsim spec NAME` completes it.",
+        record=head(options) | {"presets": [p.record() for p in presets]},
     )
 
 

@@ -249,7 +249,9 @@ def set_value(text: str, entry: Entry | None) -> Any:
         value = parse_toml(f"v = {text}\n", origin="--set")
     except SpecError:
         return text
-    wanted = str | dict if entry is None else str if entry.shape in ("str", "choice") else str | int | float
+    wanted: Any = str | dict if entry is None else str if entry.shape in ("str", "choice") else str | int | float
+    if entry is not None and entry.shape == "floats":
+        wanted = list
     return value["v"] if set(value) == {"v"} and isinstance(value["v"], wanted) else text
 
 

@@ -68,8 +68,8 @@ class CellLaw(ABC):
         """Return the target to ask for, so that a differential pair's mean is what was wanted."""
 
     @abstractmethod
-    def scales_with(self) -> Literal["nothing", "target"]:
-        """Return what the standard deviation is proportional to: nothing (a constant) or the target itself."""
+    def scales_with(self) -> Literal["nothing", "target", "state"]:
+        """Return what the standard deviation goes with: nothing (a constant), the target, in proportion, or the state in another way."""
 
     def events(self, target_siemens: Values) -> CellEvents | None:
         """Return the law's sparse events, or None for a dense law, whose two moments carry it."""

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from devices.base.jit import jit
+from devices.base.quantity import format_quantity
 from devices.law import CellLaw, CellMoments, Scope, Values, check_error_rel
 
 INV_SQRT_2PI, INV_SQRT_2 = 1.0 / math.sqrt(2.0 * math.pi), math.sqrt(0.5)
@@ -81,6 +82,10 @@ class GaussianError(CellLaw):
     def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values | float:
         """Return the standard deviation s(g) before clipping: one for each target, or one for all."""
 
+    @abstractmethod
+    def in_words(self, g_max_siemens: float) -> str:
+        """Return what the law's numbers mean at this range."""
+
     def moments(self, target_siemens: Values, g_max_siemens: float) -> CellMoments:
         std = self.std_siemens(target_siemens, g_max_siemens)
         if self.clip:
@@ -115,7 +120,11 @@ class StateIndependentError(GaussianError):
     def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> float:
         return self.error_rel * g_max_siemens
 
-    def scales_with(self) -> Literal["nothing", "target"]:
+    def in_words(self, g_max_siemens: float) -> str:
+        size = format_quantity(self.error_rel * g_max_siemens, "siemens", n_digits=4)
+        return f"programming error {self.error_rel:g} of g_max ({format_quantity(g_max_siemens, 'siemens', n_digits=4)}) = {size} a cell"
+
+    def scales_with(self) -> Literal["nothing"]:
         return "nothing"
 
     def precompensated(self, target_siemens: Values, g_max_siemens: float) -> Values:
@@ -152,7 +161,11 @@ class ProportionalError(GaussianError):
     def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values:
         return self.error_rel * target_siemens
 
-    def scales_with(self) -> Literal["nothing", "target"]:
+    def in_words(self, g_max_siemens: float) -> str:
+        g_max = format_quantity(g_max_siemens, "siemens", n_digits=4)
+        return f"programming error {self.error_rel:g} of each cell's own conductance ({g_max}) a cell"
+
+    def scales_with(self) -> Literal["target"]:
         return "target"
 
     def precompensated(self, target_siemens: Values, g_max_siemens: float) -> Values:
@@ -161,6 +174,3 @@ class ProportionalError(GaussianError):
             return target_siemens
         mean, _ = clipped_moments(np.ones(1), np.full(1, self.error_rel))
         return target_siemens / float(mean[0])
-
-
-PROGRAMMING_LAWS: dict[str, type[GaussianError]] = {law.kind: law for law in (StateIndependentError, ProportionalError)}

@@ -6,9 +6,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from devices.base.errors import SpecError
+from devices.cells import PROGRAMMING_LAWS
 from devices.law import CellMoments, ReadLaw, Values
-from devices.programming import PROGRAMMING_LAWS, ProportionalError, StateIndependentError
+from devices.programming import ProportionalError, StateIndependentError
 from devices.read_noise import READ_LAWS, ProportionalReadNoise, StateIndependentReadNoise
+from devices.state_dependent import InverseProportionalError, PolynomialError, SaturatingError, TabulatedError
 from validation.contract import CellLawContract, OperatorContract, ReadLawContract, Subject
 from workloads.kernels import ConvGeometry
 from workloads.operators.activation import Elementwise
@@ -33,6 +36,49 @@ class TestProportionalError(CellLawContract):
     """At an error of 0.3 of the state the clipped mass is Phi(-3.3)."""
 
     laws = tuple(ProportionalError(error_rel=e, clip=c) for e in ERRORS for c in (True, False))
+
+
+MICRO = 1e-6
+
+
+class TestPolynomialError(CellLawContract):
+    """Published fits among them: `pcm_nandakumar`, and `rram_wan_a`, whose error at the top is a third of that in the middle."""
+
+    laws = tuple(
+        PolynomialError(coefficients_siemens=tuple(MICRO * v for v in c), over_siemens=over * MICRO, clip=clip)
+        for c, over in (
+            ((0.26348, 1.9650, -1.1731), 25), ((0.348, 16.030, -43.853, 45.393, -16.815), 40), ((0.0,), 1), ((0.1, -1.0), 25),
+        )
+        for clip in (True, False)
+    )  # fmt: skip
+
+
+class TestTabulatedError(CellLawContract):
+    laws = tuple(
+        TabulatedError(points_siemens=(0.0, 5e-6, 20e-6), stds_siemens=(0.1e-6, 2e-6, 0.5e-6), clip=c) for c in (True, False)
+    )
+
+
+class TestSaturatingError(CellLawContract):
+    laws = tuple(SaturatingError(top_siemens=t, knee_siemens=3e-6, clip=c) for t in (0.0, 1e-6) for c in (True, False))
+
+
+class TestInverseProportionalError(CellLawContract):
+    """Not at zero, where it has no bounds, and with no precompensation, which needs zero."""
+
+    laws = tuple(InverseProportionalError(error_rel=e, clip=c) for e in (0.0, 0.002, 0.03) for c in (True, False))
+
+    def targets(self) -> Values:
+        return self.g_max_siemens * np.array([0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0])
+
+    def test_arguments_are_left_as_they_are(self) -> None:
+        targets = self.targets()
+        self.laws[-1].moments(targets, self.g_max_siemens)
+        np.testing.assert_array_equal(targets, self.targets())
+
+    def test_a_precompensated_pair_has_the_mean_that_was_wanted(self) -> None:
+        with pytest.raises(SpecError, match=r"mapping\.precompensate: inverse_proportional"):
+            self.laws[-1].precompensated(self.targets(), self.g_max_siemens)
 
 
 class TestStateIndependentReadNoise(ReadLawContract):
@@ -117,7 +163,8 @@ class TestNormalizations(OperatorContract):
 
 
 def test_every_registered_law_is_under_contract() -> None:
-    assert set(PROGRAMMING_LAWS.values()) == {type(law) for t in (TestStateIndependentError, TestProportionalError) for law in t.laws}
+    tested = {type(law) for test in CellLawContract.__subclasses__() for law in test.laws}
+    assert set(PROGRAMMING_LAWS.values()) <= tested
     assert set(READ_LAWS.values()) == {type(law) for t in (TestStateIndependentReadNoise, TestProportionalReadNoise) for law in t.laws}
 
 

@@ -163,6 +163,11 @@ def _variances(plan: Plan, response: Response) -> tuple[dict[str, Array], float]
         if layer.bias_site is not None:
             columns = columns + layer.bias_site.moments().variance * parts.bias_power
         law, read = layer.site.cell.programming, layer.site.read_law
+        if law is not None and law.scales_with() == "state":
+            raise UnsupportedMethodError(
+                f"optimize() has no closed form for errors that are another function of the state ({law.kind}, layer {layer.name!r}); "
+                "predict() a few designs with --set mapping.g_used_siemens=..., or use a state_independent or proportional cell"
+            )
         squared = layer.site.scale_siemens**2
         if law is not None and law.scales_with() == "target":
             constant += float(columns.sum())

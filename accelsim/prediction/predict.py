@@ -21,6 +21,7 @@ from accelsim.response.target import Reference, Weights, graph_to_output, ideal_
 from accelsim.sampling.programmings import N_CHECKED, Programmer, power_views
 from devices.base.errors import MemoryLimitError, SpecError
 from devices.base.quantity import format_quantity
+from devices.programming import GaussianError
 from workloads.network import Network
 from workloads.operators.base import Array
 from workloads.samples import Samples
@@ -193,10 +194,8 @@ def meaning_of(plan: Plan) -> tuple[str, ...]:
     law, g_max = site.cell.programming, site.cell.g_max_siemens
     lines = []
     if law is not None:
-        of = "g_max" if law.scales_with() == "nothing" else "each cell's own conductance"
-        size = f" = {format_quantity(law.error_rel * g_max, 'siemens', n_digits=4)}" if law.scales_with() == "nothing" else ""  # type: ignore[attr-defined]
         clipped = ", not below zero" if getattr(law, "clip", False) else ", unclipped"
-        lines.append(f"programming error {law.error_rel:g} of {of} ({format_quantity(g_max, 'siemens', n_digits=4)}){size} a cell{clipped}")  # type: ignore[attr-defined]
+        lines.append((law.in_words(g_max) if isinstance(law, GaussianError) else law.kind) + clipped)
     levels = site.mapping.levels
     used = float(site.g_used_siemens.max())
     lines.append(

@@ -26,13 +26,14 @@ from devices.base.errors import SpecError
 from devices.base.quantity import UNITS, format_quantity, parse_quantity, unit_of
 
 Table: TypeAlias = Mapping[str, Any]
-Shape: TypeAlias = Literal["float", "int", "bool", "str", "choice", "record", "family"]
+Shape: TypeAlias = Literal["float", "floats", "int", "bool", "str", "choice", "record", "family"]
 Record = TypeVar("Record")
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_INT = 2**53
 MAX_DOTS_A_LINE = 200
 MAX_FAULTS_SHOWN = 20
+MAX_NUMBERS = 4096
 NONE = "none"
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MISSING = object()
@@ -129,6 +130,8 @@ def _shape(hint: Any, more: About) -> Shape:
         return "choice"
     if dataclasses.is_dataclass(hint):
         return "record"
+    if hint == tuple[float, ...]:
+        return "floats"
     scalars: dict[Any, Shape] = {float: "float", int: "int", bool: "bool", str: "str"}
     return scalars[hint]
 
@@ -309,6 +312,8 @@ def _decode_family(entry: Entry, raw: object, *, faults: Faults, path: str) -> A
 def converted(entry: Entry, raw: object) -> Any:
     """Return a scalar in the type of its field, within its bounds; raise SpecError with the rule otherwise."""
     value = _typed(entry, raw)
+    if entry.shape == "floats" and not all(entry.about.allows(v) for v in value):
+        raise SpecError(f"need {entry.about.rule(entry.name)}, each of them")
     if entry.shape in ("float", "int") and not entry.about.allows(value):
         raise SpecError(f"need {entry.about.rule(entry.name)}")
     return value
@@ -317,6 +322,8 @@ def converted(entry: Entry, raw: object) -> Any:
 def _typed(entry: Entry, raw: object) -> Any:
     if entry.shape == "float":
         return parse_quantity(raw, unit_of(entry.name))
+    if entry.shape == "floats":
+        return _numbers(entry, raw)
     wanted = {"int": int, "bool": bool, "str": str, "choice": str}[entry.shape]
     if not isinstance(raw, wanted) or (entry.shape == "int" and isinstance(raw, bool)):
         raise SpecError(_need(entry))
@@ -329,10 +336,24 @@ def _typed(entry: Entry, raw: object) -> Any:
     return raw
 
 
+def _numbers(entry: Entry, raw: object) -> tuple[float, ...]:
+    if not isinstance(raw, list | tuple):
+        raise SpecError(_need(entry))
+    if len(raw) > MAX_NUMBERS:
+        raise SpecError(f"need at most {MAX_NUMBERS} numbers, got {len(raw)}")
+    try:
+        return tuple(parse_quantity(value, unit_of(entry.name)) for value in raw)
+    except SpecError as error:
+        raise SpecError(f"{error}, each of them") from None
+
+
 def _need(entry: Entry) -> str:
     if entry.shape == "float":
         unit = UNITS[unit_of(entry.name)]
         return f"need {unit.measures}, e.g. {unit.example}"
+    if entry.shape == "floats":
+        unit = UNITS[unit_of(entry.name)]
+        return f"need a list, each {unit.measures}, e.g. [{unit.example}]"
     if entry.shape == "choice":
         return f"need {_alternatives(get_args(entry.hint))}"
     words = {"int": "a whole number", "bool": "true or false", "str": "text in quotes", "record": "a table"}
@@ -365,7 +386,8 @@ def _checked(entry: Entry, value: object) -> object:
         if not isinstance(value, entry.hint):
             raise SpecError(f"need a {entry.hint.__name__}")
         return value
-    if entry.shape == "float" and isinstance(value, str):
+    texts = [value] if entry.shape == "float" else value if entry.shape == "floats" and isinstance(value, list | tuple) else []
+    if any(isinstance(text, str) for text in texts):
         raise SpecError(f"need a number in {unit_of(entry.name)}; units are for specs")
     return converted(entry, value)
 
@@ -401,6 +423,8 @@ def value_text(name: str, value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return string_text(value)
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(value_text(name, float(v)) for v in value) + "]"
     if isinstance(value, int):
         return str(value)
     text = format_quantity(value, unit_of(name))
@@ -462,8 +486,8 @@ def _comment(entry: Entry, doc: str, *, blank: bool) -> Iterator[str]:
 
 
 def _kind_of_value(entry: Entry) -> str:
-    if entry.shape == "float":
-        return unit_of(entry.name)
+    if entry.shape in ("float", "floats"):
+        return unit_of(entry.name) if entry.shape == "float" else f"a list, {unit_of(entry.name)}"
     if entry.shape == "family":
         return f"kind = {_alternatives(entry.kinds())}"
     words = {"int": "a whole number", "bool": "true or false", "str": "text", "record": "a table"}

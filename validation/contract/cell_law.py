@@ -92,8 +92,8 @@ class CellLawContract:
             np.testing.assert_allclose(means - means[0], self.targets(), rtol=0.0, atol=1e-12 * self.g_max_siemens, err_msg=str(law))
 
     def test_the_deviation_scales_with_what_the_law_says(self) -> None:
-        """Far above zero, where clipping does not reach: 1e3 and 2e3 times g_max."""
-        for law in self.laws:
+        """Far above zero, where clipping does not reach: 1e3 and 2e3 times g_max. What goes with the state follows no power."""
+        for law in (law for law in self.laws if law.scales_with() != "state"):
             low, high = law.moments(self.g_max_siemens * np.array([1e3, 2e3]), self.g_max_siemens).variance_siemens2
             ratio = {"nothing": 1.0, "target": 4.0}[law.scales_with()]
             np.testing.assert_allclose(high, ratio * low, rtol=1e-9, err_msg=str(law))
