@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--seed", type=_natural, help="of all random numbers; drawn and printed when absent")
         return verb
 
-    for define in (_demo, _inspect, _spec, _predict, _validate, _optimize, _devices, _diff):
+    for define in (_demo, _inspect, _spec, _predict, _validate, _optimize, _devices, _fit, _diff):
         define(add)
     return top
 
@@ -153,6 +153,20 @@ def _devices(add: Add) -> None:
     verb = add("devices", "list the presets, or print one with its sources")
     verb.add_argument("name", nargs="?", metavar="NAME")
     _out_file(verb)
+
+
+def _fit(add: Add) -> None:
+    verb = add("fit", "fit a programming law to measured cells, and write a spec that uses it")
+    verb.add_argument(
+        "data", metavar="DATA.csv", help="columns target (uS), programmed (uS) and, where known, device_id, cycle, time (s); any units"
+    )
+    verb.add_argument(
+        "--kind", default="auto", choices=("auto", "state_independent", "proportional", "saturating", "polynomial", "tabulated"),
+        help="which law; auto takes the one with the least BIC",
+    )  # fmt: skip
+    verb.add_argument("--degree", type=_natural, metavar="N", help="of a polynomial; 1 to 4, the best by default")
+    verb.add_argument("--plot", metavar="PNG", help="draw data and law into a new file")
+    verb.add_argument("--out", metavar="TOML", help="write the spec to a new file")
 
 
 def _diff(add: Add) -> None:

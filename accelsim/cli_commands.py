@@ -17,6 +17,7 @@ from devices.base.errors import NetworkError, RunFolderError, SpecError
 from workloads.zoo import embedded_path
 
 if TYPE_CHECKING:
+    from devices.fit import Fit
     from workloads.onnx_survey import SurveyRow
 
 FINE, NO, INTERRUPTED = 0, 1, 130
@@ -249,6 +250,41 @@ def _diff(options: argparse.Namespace) -> int:
     return answer_or_file(options, text=str(found), record=head(options) | found.numbers())
 
 
+def _fit(options: argparse.Namespace) -> int:
+    from accelsim.cell_fit import cell_toml, fit_record, fit_text, stem_of
+    from devices.fit import fit_law
+    from devices.measurements import read_measurements
+
+    for flag in ("out", "plot"):
+        path = getattr(options, flag)
+        if path is not None and Path(path).exists():
+            raise RunFolderError(f"--{flag}: {path} is there already; give another name, or remove it first")
+    data = read_measurements(options.data)
+    fit = fit_law(data, kind=options.kind, degree=options.degree)
+    toml = cell_toml(data, fit, name=stem_of(options.out, data))
+    if options.plot is not None:
+        _draw_fit(fit, Path(options.plot))
+    if options.out is not None:
+        _write_new(Path(options.out), toml.rstrip("\n"))
+    text = fit_text(data, fit)
+    after = f"written to {options.out}; use it with --spec {options.out}" if options.out is not None else "--out TOML writes it as a spec"
+    answer(options, text=f"{text}\n\n{after}", record=head(options) | fit_record(data, fit, toml))
+    return FINE
+
+
+def _draw_fit(fit: "Fit", path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from accelsim.plot.cell_fit import plot_fit
+
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    plot_fit(fit, figure.subplots())
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"--plot: cannot write {path}: {error}; give a name that ends in .png, in a writable place") from error
+
+
 def _demo(options: argparse.Namespace) -> int:
     from accelsim.cli_demo import demo
 
@@ -257,5 +293,5 @@ def _demo(options: argparse.Namespace) -> int:
 
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo, "inspect": _inspect, "spec": _spec, "predict": _predict, "validate": _validate, "optimize": _optimize,
-    "devices": _devices, "diff": _diff,
+    "devices": _devices, "fit": _fit, "diff": _diff,
 }  # fmt: skip
