@@ -7,7 +7,7 @@ import pytest
 
 from accelsim.placement import Plan
 from accelsim.prediction import sketched as module
-from accelsim.prediction.methods import MAX_SKETCHES, _mean_of, sketched
+from accelsim.prediction.methods import MAX_SAMPLES, _mean_of, sketched
 from accelsim.prediction.question import Question
 from accelsim.prediction.sketched import sketch
 from accelsim.prediction.tangents import Forward, State
@@ -117,6 +117,8 @@ def test_repeated_sketches_are_a_mixture() -> None:
     question = question_of(plan)
     found = [sketch(plan, plan.graph, judged(), question.wanted, seed=s) for s in (1, 2)]
     both = _mean_of(question, found)
+    one, three = (sketch(plan, plan.graph, judged(), question.wanted, seed=9, n_tangents=n) for n in (12, 36))
+    assert _mean_of(question, [one, three]).mse == pytest.approx(0.25 * one.mse + 0.75 * three.mse)
     np.testing.assert_allclose(both.mse, np.mean([f.mse for f in found]), rtol=1e-12)
     second = np.mean([f.covariance + np.einsum("ni,nj->nij", f.mean_output, f.mean_output) for f in found], axis=0)
     assert both.covariance is not None
@@ -134,10 +136,10 @@ def question_of(plan: Plan, tol_rel: float = 0.05) -> Question:
 def test_they_are_repeated_until_the_interval_is_as_narrow_as_asked() -> None:
     plan = digits_plan("resnet", **LARGE)  # type: ignore[arg-type]
     response = respond(plan, plan.graph, judged(), seed=1)
-    wide, narrow, hopeless = (sketched(question_of(plan, tol), response) for tol in (0.2, 0.05, 0.011))
-    assert wide.details["n_sketches"] == hopeless.details["n_sketches"] == 1
-    assert 1 < narrow.details["n_sketches"] <= MAX_SKETCHES
-    assert narrow.rel_error_estimate <= 0.06, "the last interval may be a little wider than the first ones promised"
+    wide, narrow, hopeless = (sketched(question_of(plan, tol), response) for tol in (0.2, 0.05, 0.002))
+    assert wide.details["n_samples"] == hopeless.details["n_samples"] == 12
+    assert 12 < narrow.details["n_samples"] <= MAX_SAMPLES
+    assert narrow.rel_error_estimate <= 0.06, "the last interval may be a little wider than the first one promised"
     assert hopeless.rel_error_estimate > 0.011
 
 

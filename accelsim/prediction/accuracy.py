@@ -34,14 +34,15 @@ def predicted_accuracy(mean: Array, covariance: Array, labels: Array, *, seed: i
 def corrected_accuracy(mean: Array, covariance: Array, samples: tuple[Array, ...], labels: Array, *, seed: int) -> float:
     """Return the expected accuracy by (1); `samples` are outputs `(n_samples, images, n_out)`, in chunks of images that share draws."""
     gaussian = predicted_accuracy(mean, covariance, labels, seed=seed)
-    n_images, start, by_sample = len(labels), 0, []
+    n_images, start, mean_right, variance = len(labels), 0, 0.0, 0.0
+    total = sum(chunk.shape[0] * chunk.shape[1] for chunk in samples) / n_images  # samples an image, over all repetitions
     for chunk in samples:
         right = chunk.argmax(axis=2) == np.asarray(labels)[None, start : start + chunk.shape[1]]
-        by_sample.append(right.sum(axis=1) / n_images)
+        by_sample, weight = right.sum(axis=1) / n_images, len(chunk) / total
+        mean_right += weight * float(by_sample.mean())
+        variance += weight**2 * float(by_sample.var(ddof=1)) / len(chunk)
         start = (start + chunk.shape[1]) % n_images
-    n_repeats = sum(chunk.shape[1] for chunk in samples) // n_images
-    delta = sum(float(b.mean()) for b in by_sample) / n_repeats - gaussian
-    variance = sum(float(b.var(ddof=1)) / len(b) for b in by_sample) / n_repeats**2
+    delta = mean_right - gaussian
     return gaussian + (delta * max(0.0, 1.0 - variance / delta**2) if delta != 0.0 else 0.0)
 
 

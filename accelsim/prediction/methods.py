@@ -10,18 +10,20 @@ from scipy import stats
 from accelsim.prediction.covariance import full_covariance
 from accelsim.prediction.question import Question, Verdict
 from accelsim.prediction.selfcheck import SelfCheck, check_linear
-from accelsim.prediction.sketched import SketchedResult, sketch
+from accelsim.prediction.sketched import N_TANGENTS, SketchedResult, sketch, tangents_that_fit
 from accelsim.response.linear import Response
 from accelsim.sampling.monte_carlo import monte_carlo
 from devices.base.errors import UnsupportedMethodError
+from workloads.operators.base import Array
 
-MAX_SKETCHES = 8
-HOPELESS = 32.0
-"""Sketches that seem needed beyond which no second one is made; fewer may be needed than a first one with an outlier says."""
+MAX_SAMPLES = 96
+"""Samples an image of a sketch and its repetition."""
+HOPELESS = 384
+"""Samples that seem needed beyond which there is no repetition; fewer may be needed than a first sketch with an outlier says."""
 REPEATS = 0x5EED_C0DE_0000_0002
 """Turns a seed into those of further sketches."""
-GAIN_BIAS = 0.01
-"""Gains stem from the same few samples as what they are used for; 0 to 1.8 % were measured (docs, Predictors)."""
+GAIN_BIAS = 0.12
+"""Over the number of samples, at small noise: 0 to 1.8 % were measured with twelve (docs, Predictors)."""
 FIRST_ORDER_ACCURACY = 0.03
 """Relative MSE beyond which first order's mean outputs are not trusted with the accuracy: `digit_cnn` was 20 points off at 0.8."""
 CORRECTED_MAX_TRIALS = 20_000
@@ -50,27 +52,52 @@ def adjoint(question: Question, response: Response, check: SelfCheck | None = No
 
 
 def sketched(question: Question, response: Response) -> Verdict:
-    """Statistical linearization with sampled remainders: repeated until its interval is narrow enough, if a few times may make it so."""
-    found = [_sketch(question, response, 0)]
-    while len(found) < MAX_SKETCHES and len(found) < _needed(question, found) <= HOPELESS:
-        found.append(_sketch(question, response, len(found)))
+    """Statistical linearization with sampled remainders: again with more samples, where that may make the interval narrow enough."""
+    found = [_sketch(question, response, 0, N_TANGENTS)]
+    limit = max(N_TANGENTS, min(MAX_SAMPLES, tangents_that_fit(question.graph)))
+    while (have := _n_samples(found)) < limit and have < (needed := _needed(question, found)) <= HOPELESS:
+        more = min(max(needed - have, N_TANGENTS), limit - have)
+        found.append(_sketch(question, response, len(found), max(more, 2)))
     return _mean_of(question, found)
 
 
-def _sketch(question: Question, response: Response, n: int) -> SketchedResult:
+def _sketch(question: Question, response: Response, n: int, n_tangents: int) -> SketchedResult:
     seed = question.seed ^ (n * REPEATS) % 2**64
-    return sketch(question.plan, question.graph, question.samples, question.wanted, seed=seed, n_probes=response.n_probes)
+    return sketch(
+        question.plan, question.graph, question.samples, question.wanted, seed=seed, n_probes=response.n_probes, n_tangents=n_tangents
+    )
 
 
-def _needed(question: Question, found: list[SketchedResult]) -> float:
-    """Return how many sketches would make the interval narrow enough, judged by these."""
-    spare = question.tol_rel - GAIN_BIAS
-    return len(found) * (_half_width(found) / spare) ** 2 if spare > 0.0 else np.inf
+def _n_samples(found: list[SketchedResult]) -> int:
+    return sum(f.n_samples for f in found)
+
+
+def _needed(question: Question, found: list[SketchedResult]) -> int:
+    """Return how many samples an image would make the estimate good enough, judged by these; more than HOPELESS where too many would."""
+    have, half, excess = _n_samples(found), _half_width(found), _gain_bias(question, found) * _n_samples(found) / len(found)
+    if half + _gain_bias(question, found) <= question.tol_rel:
+        return have
+    n = np.arange(have + 2, HOPELESS + 4, 2)
+    enough = half * np.sqrt(have / n) + (len(found) + 1) * excess / n <= question.tol_rel
+    return int(n[np.argmax(enough)]) if enough.any() else HOPELESS + 2
+
+
+def _gain_bias(question: Question, found: list[SketchedResult]) -> float:
+    """Return how far off the mean may be since gains stem from the same few samples: as one over their number, and with the noise."""
+    pooled = float(question.wanted.var())
+    mse_rel = _mse_of(found)[0] / pooled if pooled > 0.0 else 0.0
+    return GAIN_BIAS * (1.0 + 0.5 * mse_rel) * len(found) / _n_samples(found)
+
+
+def _weights(found: list[SketchedResult]) -> Array:
+    return np.array([f.n_samples for f in found]) / _n_samples(found)
 
 
 def _mse_of(found: list[SketchedResult]) -> tuple[float, float]:
-    """Return the mean of the sketches' MSE, and its standard error."""
-    return float(np.mean([f.mse for f in found])), float(np.sqrt(sum(f.mse_se**2 for f in found))) / len(found)
+    """Return the mean of the sketches' MSE, each sample counting alike, and its standard error."""
+    weights = _weights(found)
+    mse, se = np.array([f.mse for f in found]), np.array([f.mse_se for f in found])
+    return float(weights @ mse), float(np.sqrt(np.sum((weights * se) ** 2)))
 
 
 def _half_width(found: list[SketchedResult]) -> float:
@@ -82,29 +109,29 @@ def _half_width(found: list[SketchedResult]) -> float:
 def _mean_of(question: Question, found: list[SketchedResult]) -> Verdict:
     """Return the verdict of all sketches: moments add up as those of a mixture do."""
     mse, se = _mse_of(found)
-    means = np.stack([f.mean_output for f in found])
-    mean = means.mean(axis=0)
+    weights, means = _weights(found), np.stack([f.mean_output for f in found])
+    mean = np.einsum("s,sni->ni", weights, means)
     bias2 = min(float(np.mean((mean - question.wanted) ** 2)), mse)
     by_output, covariance = None, None
     if all(f.variance_by_output is not None for f in found):
         squares = [np.mean((f.mean_output - question.wanted) ** 2, axis=0) + f.variance_by_output for f in found]
-        by_output = np.mean(squares, axis=0)
+        by_output = weights @ np.array(squares)
     if all(f.covariance is not None for f in found):
         off = means - mean
-        within = np.mean(np.stack([f.covariance for f in found if f.covariance is not None]), axis=0)
-        covariance = within + np.einsum("sni,snj->nij", off, off) / len(found)
+        within = np.einsum("s,snij->nij", weights, np.stack([f.covariance for f in found if f.covariance is not None]))
+        covariance = within + np.einsum("s,sni,snj->nij", weights, off, off)
     return Verdict(
         method="sketched",
-        reason=f"statistical linearization, remainders from {len(found)} x {found[0].by_sample.shape[1]} samples an image",
+        reason=f"statistical linearization, remainders from {_n_samples(found)} samples an image",
         bias2=bias2,
         variance=mse - bias2,
         mse_se=se,
-        rel_error_estimate=_half_width(found) + GAIN_BIAS,
+        rel_error_estimate=_half_width(found) + _gain_bias(question, found),
         mean_output=mean,
         covariance=covariance,
         by_output=by_output,
         samples=tuple(chunk for f in found for chunk in f.samples),
-        details={"n_sketches": float(len(found))},
+        details={"n_samples": float(_n_samples(found))},
     )
 
 

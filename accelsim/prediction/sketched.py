@@ -27,7 +27,7 @@ from accelsim.placement import Plan
 from accelsim.prediction.tangents import Forward, Trace
 from accelsim.response.linear import images_at_a_time
 from accelsim.response.passes import pull
-from accelsim.response.probes import combinations, every_output, probe_variance
+from accelsim.response.probes import N_ERRORS, combinations, every_output, probe_variance
 from workloads.network import Network, NodeIndex, from_lanes, to_lanes
 from workloads.operators.base import Array, split_lanes
 from workloads.operators.matrix import MatrixOperator
@@ -81,6 +81,11 @@ class SketchedResult:
         return float(np.sqrt(self.by_sample.var(axis=1, ddof=1).sum() / n_samples + self.probe_variance))
 
     @property
+    def n_samples(self) -> int:
+        """Samples an image."""
+        return int(self.by_sample.shape[1])
+
+    @property
     def degrees_of_freedom(self) -> int:
         """Of the standard error's estimate."""
         n_chunks, n_samples = self.by_sample.shape
@@ -97,6 +102,11 @@ def sketch(
         chosen = slice(start, start + size)
         worker.add(to_lanes(samples.x[chosen]), wanted[chosen], number)
     return worker.result()
+
+
+def tangents_that_fit(graph: Network) -> int:
+    """Return how many samples of one image fit in memory."""
+    return MAX_BYTES // (SAMPLES_ALIVE * 4 * max(int(np.prod(node.shape)) for node in graph.nodes))
 
 
 def chunk_size(n_images: int) -> int:
@@ -134,7 +144,7 @@ class _Worker:
             raise ValueError(f"n_tangents: need at least 2, got {n_tangents}")
         self.graph, self.seed, self.n_probes, self.n_tangents = graph, seed, n_probes, n_tangents
         self.n_out = int(np.prod(graph.nodes[graph.output].shape))
-        self.n_carried = n_probes + min(n_tangents, self.n_out) if n_probes else self.n_out
+        self.n_carried = n_probes + min(n_tangents, N_ERRORS, self.n_out) if n_probes else self.n_out
         self.with_covariance = n_probes == 0 and self.n_out <= MAX_COVARIANCE_OUTPUTS
         self.image_bytes = 4 * plan.activation_elements() + SAMPLES_ALIVE * 4 * n_tangents * max(int(np.prod(n.shape)) for n in graph.nodes)
         self.forward = Forward(plan, graph, seed=seed, n_tangents=n_tangents)
@@ -151,7 +161,8 @@ class _Worker:
         total, left = (self._flat(part, n_images) for part in (trace.output.tangents, trace.output.left))
         linear = total - left
         if self.n_probes:
-            seeds = combinations(linear.swapaxes(1, 2), n_images, self.n_out, n_probes=self.n_probes, seed=self.seed, trial=chunk)
+            known = linear[:N_ERRORS].swapaxes(1, 2)
+            seeds = combinations(known, n_images, self.n_out, n_probes=self.n_probes, seed=self.seed, trial=chunk)
         else:
             seeds = every_output(self.n_out, n_images)
         tally = _Tally(
