@@ -120,6 +120,7 @@ def _predict(add: Add) -> None:
     verb = add("predict", "predict the output error, its causes, and the read power")
     _question(verb)
     _method(verb)
+    verb.add_argument("--explain", action="store_true", help="also predict what halving each cause and the worst layers' errors would buy")
     _out_folder(verb, "a run folder")
 
 

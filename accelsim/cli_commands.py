@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from accelsim._version import __version__
 from accelsim.cli_inputs import is_embedded, power_of, question
 from accelsim.cli_terminal import TrialProgress, printable, say
-from accelsim.report.base import SCHEMA, Report, clean, columns_table
+from accelsim.report.base import SCHEMA, Report, clean, columns_table, percent
 from devices.base.errors import NetworkError, RunFolderError, SpecError
 from workloads.zoo import embedded_path
 
 if TYPE_CHECKING:
+    from accelsim.prediction.explain import Remedy
     from devices.fit import Fit
     from workloads.onnx_survey import SurveyRow
 
@@ -159,6 +160,7 @@ def _sizes(shape: tuple[int, ...] | None) -> str:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from accelsim.prediction.explain import explain
     from accelsim.prediction.predict import predict
     from accelsim.report.run_folder import save_report
 
@@ -176,8 +178,21 @@ def _predict(options: argparse.Namespace) -> int:
     tell_warnings(report)
     if options.out is not None:
         save_report(report, options.out, command=options.command_line, figure=True)
-    answer(options, text=str(report), record=report.to_json_dict())
+    if not options.explain:
+        answer(options, text=str(report), record=report.to_json_dict())
+        return FINE
+    remedies = explain(asked.plan, asked.samples, report, output=options.output, reference=options.reference)
+    record = report.to_json_dict() | {"explain": [asdict(remedy) for remedy in remedies]}
+    answer(options, text=f"{report}\n\n{_remedies_text(remedies)}", record=record)
     return FINE
+
+
+def _remedies_text(remedies: "Sequence[Remedy]") -> str:
+    rows = [
+        [r.what, f"{r.mse:.4g}", f"{100 * r.change_rel:+.1f} %", percent(r.accuracy_predicted), "" if r.valid else "not valid"]
+        for r in remedies
+    ]
+    return columns_table(["what would help", "MSE", "change", "accuracy", ""], rows)
 
 
 def _validate(options: argparse.Namespace) -> int:

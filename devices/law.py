@@ -10,7 +10,7 @@ Every law is a frozen record of SI floats; it knows no network. Randomness enter
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +128,10 @@ class ReadLaw(ABC):
     kind: ClassVar[str]
     cause: ClassVar[str]
     scope: ClassVar[Scope] = "read"
+
+    @abstractmethod
+    def scaled(self, factor: float) -> Self:
+        """Return the law with standard deviations `factor` times as large."""
 
     @abstractmethod
     def variance_siemens2(self, stored_siemens: Values, g_max_siemens: float) -> Values:

@@ -10,8 +10,8 @@ A cell asked for 0 then has mean s/sqrt(2 pi) and variance (1/2 - 1/(2 pi)) s^2 
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from scipy.special import ndtr
@@ -86,6 +86,10 @@ class GaussianError(CellLaw):
     def in_words(self, g_max_siemens: float) -> str:
         """Return what the law's numbers mean at this range."""
 
+    @abstractmethod
+    def scaled(self, factor: float) -> Self:
+        """Return the law with standard deviations `factor` times as large."""
+
     def moments(self, target_siemens: Values, g_max_siemens: float) -> CellMoments:
         std = self.std_siemens(target_siemens, g_max_siemens)
         if self.clip:
@@ -127,6 +131,9 @@ class StateIndependentError(GaussianError):
     def scales_with(self) -> Literal["nothing"]:
         return "nothing"
 
+    def scaled(self, factor: float) -> Self:
+        return replace(self, error_rel=factor * self.error_rel)
+
     def precompensated(self, target_siemens: Values, g_max_siemens: float) -> Values:
         """Return g' with  g' Phi(g'/s) + s phi(g'/s) - s/sqrt(2 pi) = g  (unique, g' >= 0), by Newton's method.
 
@@ -167,6 +174,9 @@ class ProportionalError(GaussianError):
 
     def scales_with(self) -> Literal["target"]:
         return "target"
+
+    def scaled(self, factor: float) -> Self:
+        return replace(self, error_rel=factor * self.error_rel)
 
     def precompensated(self, target_siemens: Values, g_max_siemens: float) -> Values:
         """Return the target over the mean gain of the clipped error, `Phi(1/r) + r phi(1/r)`, r = error_rel."""

@@ -1,7 +1,7 @@
 """Read noise: what one read sees differs from what is stored, freshly at every read."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -20,6 +20,9 @@ class StateIndependentReadNoise(ReadLaw):
     def __post_init__(self) -> None:
         check_error_rel(self.error_rel)
 
+    def scaled(self, factor: float) -> Self:
+        return replace(self, error_rel=factor * self.error_rel)
+
     def variance_siemens2(self, stored_siemens: Values, g_max_siemens: float) -> Values:
         return np.full_like(stored_siemens, (self.error_rel * g_max_siemens) ** 2)
 
@@ -35,6 +38,9 @@ class ProportionalReadNoise(ReadLaw):
 
     def __post_init__(self) -> None:
         check_error_rel(self.error_rel)
+
+    def scaled(self, factor: float) -> Self:
+        return replace(self, error_rel=factor * self.error_rel)
 
     def variance_siemens2(self, stored_siemens: Values, g_max_siemens: float) -> Values:
         return (self.error_rel * stored_siemens) ** 2

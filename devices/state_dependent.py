@@ -4,8 +4,8 @@ The error is Gaussian about the target, not below zero when clipped; its moments
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -69,6 +69,9 @@ class PolynomialError(StateDependentError):
         x = np.asarray(target_siemens, np.float64) / self.over_siemens
         return np.maximum(np.polynomial.polynomial.polyval(x, np.array(self.coefficients_siemens)), 0.0)
 
+    def scaled(self, factor: float) -> Self:
+        return replace(self, coefficients_siemens=tuple(factor * c for c in self.coefficients_siemens))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TabulatedError(StateDependentError):
@@ -90,6 +93,9 @@ class TabulatedError(StateDependentError):
     def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values:
         return np.interp(np.asarray(target_siemens, np.float64), self.points_siemens, self.stds_siemens)
 
+    def scaled(self, factor: float) -> Self:
+        return replace(self, stds_siemens=tuple(factor * s for s in self.stds_siemens))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaturatingError(StateDependentError):
@@ -105,6 +111,9 @@ class SaturatingError(StateDependentError):
 
     def std_siemens(self, target_siemens: Values, g_max_siemens: float) -> Values:
         return -self.top_siemens * np.expm1(-np.asarray(target_siemens, np.float64) / self.knee_siemens)
+
+    def scaled(self, factor: float) -> Self:
+        return replace(self, top_siemens=factor * self.top_siemens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +132,9 @@ class InverseProportionalError(StateDependentError):
         if self.error_rel > 0.0 and np.any(target <= 0.0):
             raise SpecError("cell.programming: inverse_proportional: a cell at zero would err without bounds; give cell.g_min_siemens > 0")
         return self.error_rel * g_max_siemens**2 / np.where(target > 0.0, target, g_max_siemens)
+
+    def scaled(self, factor: float) -> Self:
+        return replace(self, error_rel=factor * self.error_rel)
 
     def in_words(self, g_max_siemens: float) -> str:
         return f"programming error {self.error_rel:g} of g_max at g_max ({1e6 * g_max_siemens:.4g} uS), inversely proportional to the state"

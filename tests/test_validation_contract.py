@@ -206,6 +206,9 @@ class LinearReadNoise(ReadLaw):
     cause: ClassVar[str] = "read_noise"
     error_rel: float
 
+    def scaled(self, factor: float) -> "LinearReadNoise":
+        return LinearReadNoise(error_rel=factor * self.error_rel)
+
     def variance_siemens2(self, stored_siemens: Values, g_max_siemens: float) -> Values:
         return self.error_rel**2 * g_max_siemens * np.abs(stored_siemens)
 

@@ -1,0 +1,111 @@
+"""What to mend first, and what it buys: each remedy is predicted, with the same seed, not read off the attribution.
+
+Shares of layers and causes do not add (`attribution.py`), so halving the largest one need not halve its share.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from accelsim.placement import PlacedLayer, Plan
+from accelsim.prediction.predict import predict
+from accelsim.report.records import INTERACTION, ErrorReport
+from accelsim.response.target import Reference
+from devices.programming import GaussianError
+from workloads.samples import Samples
+
+N_LAYERS = 3
+Change = Callable[[PlacedLayer], PlacedLayer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """One change, and what it makes of the MSE: before and after, its share of the whole, and whether the prediction is valid."""
+
+    what: str
+    mse: float
+    change_rel: float
+    accuracy_predicted: float | None
+    valid: bool
+
+
+def explain(
+    plan: Plan,
+    samples: Samples,
+    report: ErrorReport,
+    *,
+    output: str | None = None,
+    reference: Reference = "float",
+    n_layers: int = N_LAYERS,
+) -> tuple[Remedy, ...]:
+    """Return remedies in order of what they buy: half the error of each cause, and of the `n_layers` layers that err most."""
+    found = []
+    for what, change in _changes(plan, report, n_layers):
+        layers = tuple(change(layer) for layer in plan.layers)
+        after = predict(
+            replace(plan, layers=layers),
+            samples,
+            seed=int(report.provenance.seed),
+            output=output,
+            reference=reference,
+            tol_rel=report.tol_rel,
+            attribution=False,
+        )
+        found.append(
+            Remedy(
+                what=what,
+                mse=after.mse,
+                change_rel=after.mse / report.mse - 1.0 if report.mse > 0.0 else 0.0,
+                accuracy_predicted=after.accuracy_predicted,
+                valid=after.valid,
+            )
+        )
+    return tuple(sorted(found, key=lambda remedy: remedy.mse))
+
+
+def _changes(plan: Plan, report: ErrorReport, n_layers: int) -> Iterator[tuple[str, Change]]:
+    if any(isinstance(layer.site.cell.programming, GaussianError) for layer in plan.layers):
+        yield "half the programming error, all layers", _programming_halved
+    if any(layer.site.read_law is not None for layer in plan.layers):
+        yield "half the read noise, all layers", _read_noise_halved
+    if any(layer.site.mapping.levels is not None for layer in plan.layers):
+        yield "twice the levels, all layers", _levels_doubled
+    if not any(layer.site.mapping.precompensate for layer in plan.layers) and report.bias2 > 0.01 * report.mse:
+        yield "mapping.precompensate = true", _precompensated
+    shares = {name: share for name, share in report.by_layer.items() if name != INTERACTION}
+    for name in sorted(shares, key=lambda name: -shares[name])[:n_layers] if len(shares) > 1 else []:
+        yield f"half the errors of {name!r} alone", _only(name, lambda layer: _read_noise_halved(_programming_halved(layer)))
+
+
+def _only(name: str, change: Change) -> Change:
+    return lambda layer: change(layer) if layer.name == name else layer
+
+
+def _with_cell(layer: PlacedLayer, **changes: object) -> PlacedLayer:
+    site = replace(layer.site, cell=replace(layer.site.cell, **changes))  # type: ignore[arg-type]
+    bias = None if layer.bias_site is None else replace(layer.bias_site, cell=site.cell)
+    return replace(layer, site=site, bias_site=bias)
+
+
+def _programming_halved(layer: PlacedLayer) -> PlacedLayer:
+    law = layer.site.cell.programming
+    return _with_cell(layer, programming=law.scaled(0.5)) if isinstance(law, GaussianError) else layer
+
+
+def _read_noise_halved(layer: PlacedLayer) -> PlacedLayer:
+    law = layer.site.cell.read_noise
+    return layer if law is None else _with_cell(layer, read_noise=law.scaled(0.5))
+
+
+def _with_mapping(layer: PlacedLayer, **changes: object) -> PlacedLayer:
+    site = replace(layer.site, mapping=replace(layer.site.mapping, **changes))  # type: ignore[arg-type]
+    bias = None if layer.bias_site is None else replace(layer.bias_site, mapping=site.mapping)
+    return replace(layer, site=site, bias_site=bias)
+
+
+def _levels_doubled(layer: PlacedLayer) -> PlacedLayer:
+    levels = layer.site.mapping.levels
+    return layer if levels is None else _with_mapping(layer, levels=2 * levels)
+
+
+def _precompensated(layer: PlacedLayer) -> PlacedLayer:
+    return _with_mapping(layer, precompensate=True)
