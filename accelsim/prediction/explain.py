@@ -5,6 +5,7 @@ Shares of layers and causes do not add (`attribution.py`), so halving the larges
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.predict import predict
@@ -80,32 +81,27 @@ def _only(name: str, change: Change) -> Change:
     return lambda layer: change(layer) if layer.name == name else layer
 
 
-def _with_cell(layer: PlacedLayer, **changes: object) -> PlacedLayer:
-    site = replace(layer.site, cell=replace(layer.site.cell, **changes))  # type: ignore[arg-type]
-    bias = None if layer.bias_site is None else replace(layer.bias_site, cell=site.cell)
-    return replace(layer, site=site, bias_site=bias)
+def _with(layer: PlacedLayer, part: Literal["cell", "mapping"], **changes: object) -> PlacedLayer:
+    """Return the layer with another cell or mapping, for its weights and its bias."""
+    new = {part: replace(getattr(layer.site, part), **changes)}
+    bias = None if layer.bias_site is None else replace(layer.bias_site, **new)
+    return replace(layer, site=replace(layer.site, **new), bias_site=bias)
 
 
 def _programming_halved(layer: PlacedLayer) -> PlacedLayer:
     law = layer.site.cell.programming
-    return _with_cell(layer, programming=law.scaled(0.5)) if isinstance(law, GaussianError) else layer
+    return _with(layer, "cell", programming=law.scaled(0.5)) if isinstance(law, GaussianError) else layer
 
 
 def _read_noise_halved(layer: PlacedLayer) -> PlacedLayer:
     law = layer.site.cell.read_noise
-    return layer if law is None else _with_cell(layer, read_noise=law.scaled(0.5))
-
-
-def _with_mapping(layer: PlacedLayer, **changes: object) -> PlacedLayer:
-    site = replace(layer.site, mapping=replace(layer.site.mapping, **changes))  # type: ignore[arg-type]
-    bias = None if layer.bias_site is None else replace(layer.bias_site, mapping=site.mapping)
-    return replace(layer, site=site, bias_site=bias)
+    return layer if law is None else _with(layer, "cell", read_noise=law.scaled(0.5))
 
 
 def _levels_doubled(layer: PlacedLayer) -> PlacedLayer:
     levels = layer.site.mapping.levels
-    return layer if levels is None else _with_mapping(layer, levels=2 * levels)
+    return layer if levels is None else _with(layer, "mapping", levels=2 * levels)
 
 
 def _precompensated(layer: PlacedLayer) -> PlacedLayer:
-    return _with_mapping(layer, precompensate=True)
+    return _with(layer, "mapping", precompensate=True)
