@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim._version import __version__
+from accelsim.cli_answers import FINE, INTERRUPTED, NO, answer, check_out
 from accelsim.cli_inputs import is_embedded, power_of, question
-from accelsim.cli_terminal import TrialProgress, printable, say
+from accelsim.cli_terminal import TrialProgress, say
 from accelsim.report.base import SCHEMA, Report, clean, columns_table, percent
 from devices.base.errors import NetworkError, RunFolderError, SpecError
 from workloads.zoo import embedded_path
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
     from accelsim.prediction.explain import Remedy
     from devices.fit import Fit
     from workloads.onnx_survey import SurveyRow
-
-FINE, NO, INTERRUPTED = 0, 1, 130
-
-
-def answer(options: argparse.Namespace, *, text: str, record: Mapping[str, Any]) -> None:
-    """Print an answer, as text or as JSON."""
-    print(json.dumps(clean(dict(record)), indent=2, allow_nan=False) if options.json else printable(text), flush=True)
-
 
 def answer_or_file(options: argparse.Namespace, *, text: str, record: Mapping[str, Any]) -> int:
     """Print an answer, or write it to the new file `--out`."""
@@ -72,14 +65,6 @@ def tell_warnings(report: Report) -> None:
     """Say on stderr what the answer's warnings are."""
     for line in report.provenance.warnings:
         say(f"note: {line}")
-
-
-def check_out(options: argparse.Namespace) -> None:
-    """Refuse an `--out` that could not be written, before anything is computed."""
-    if options.out is not None:
-        from accelsim.report.run_folder import check_new
-
-        check_new(options.out)
 
 
 def _devices(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelsim.accelerator import Accelerator
-from accelsim.cli_commands import FINE, INTERRUPTED, NO, answer, check_out
+from accelsim.cli_answers import FINE, INTERRUPTED, NO, answer, check_out
 from accelsim.cli_inputs import N_CALIBRATION, seed_of
 from accelsim.cli_terminal import TrialProgress, say
 from accelsim.optimizer.optimize import optimize
