@@ -49,6 +49,12 @@ def _read_laws() -> dict[str, type]:
     return dict(READ_LAWS)
 
 
+def _drift_laws() -> dict[str, type]:
+    from devices.drift import DRIFT_LAWS
+
+    return dict(DRIFT_LAWS)
+
+
 SMALLEST, LARGEST = 1e-15, 1e15
 """What a physical quantity of a spec may be, in SI: no device leaves this, and its square is a float32."""
 
@@ -82,6 +88,10 @@ class Cell:
     programming: CellLaw | None = field(
         default=None,
         metadata=about("What stored conductances miss their targets by.", absent="no error", kinds=_programming_laws, docs=_PROGRAMMING),
+    )
+    drift: CellLaw | None = field(
+        default=None,
+        metadata=about("How stored conductances fall with time.", absent="they do not", kinds=_drift_laws),
     )
     read_noise: ReadLaw | None = field(
         default=None,
@@ -123,6 +133,9 @@ class Mapping:
         default="nearest", metadata=about("How a target becomes a level; floor only reproduces the MemSE code, at 4x to 85x more error.")
     )
     bias: Literal["digital", "device"] = field(default="digital", metadata=about("Where biases are kept.", per_layer=False))
+    drift_compensation: bool = field(
+        default=False, metadata=about("Whether each layer's outputs are scaled up by what its conductances have lost on average.")
+    )
     precompensate: bool = field(default=False, metadata=about("Whether targets are moved so that clipping leaves no bias."))
     array: ArraySize | None = field(default=None, metadata=about("Size of an array.", absent="one array a layer"))
 

@@ -63,7 +63,7 @@ class ArraySite:
     @property
     def chain(self) -> CellChain:
         """The cell laws, in the order they act."""
-        return CellChain(() if self.cell.programming is None else (self.cell.programming,))
+        return CellChain(tuple(law for law in (self.cell.programming, self.cell.drift) if law is not None))
 
     @property
     def read_law(self) -> ReadLaw | None:
@@ -91,6 +91,22 @@ class ArraySite:
     def scale_siemens(self) -> Array:
         """Conductance per unit of weight, one a column; 0 for a column of zeros."""
         return scale_siemens(self.w_max, self.g_used_siemens, self.cell.g_min_siemens)
+
+    @property
+    def read_scale_siemens(self) -> Array:
+        """Conductance that one unit of weight is read as, one a column: less than `scale_siemens` where drift is compensated for.
+
+        A layer's outputs are scaled by one digital factor: the mean conductance that its cells had when programmed, over what is left.
+        """
+        scale = self.scale_siemens
+        if self.cell.drift is None or not self.mapping.drift_compensation:
+            return scale
+        sums = np.zeros(2)
+        for site in self.blocks():
+            for chosen, at in ((replace(site, cell=replace(site.cell, drift=None)), 0), (site, 1)):
+                mean, _ = chosen.stored()
+                sums[at] += float(mean.positive_siemens.sum() + mean.negative_siemens.sum())
+        return scale * (sums[1] / sums[0]) if sums[0] > 0.0 else scale
 
     def with_g_used(self, g_used_siemens: Array) -> "ArraySite":
         """Return the same site with other conductances for the largest weight."""
@@ -140,11 +156,15 @@ class ArraySite:
 
     def moments(self, *, quantized: bool = True) -> WeightMoments:
         """Return mean and variance of the effective weights over programmings."""
-        parts = [site._moments(quantized=quantized) for site in self.blocks()]
+        scale, start = self.read_scale_siemens, self.columns.indices(self.operator.n_columns)[0]
+        parts = []
+        for site in self.blocks():
+            at = site.columns.start - start
+            parts.append(site._moments(scale[at : at + len(site.w_max)], quantized=quantized))
         return WeightMoments(mean=np.concatenate([p.mean for p in parts]), variance=np.concatenate([p.variance for p in parts]))
 
-    def _moments(self, *, quantized: bool) -> WeightMoments:
-        scale = self._by_column(self.scale_siemens)
+    def _moments(self, scale_siemens: Array, *, quantized: bool) -> WeightMoments:
+        scale = self._by_column(scale_siemens)
         mean, variance = self.stored(quantized=quantized)
         total = variance.positive_siemens + variance.negative_siemens
         return WeightMoments(mean=decode(mean, scale), variance=_over_square(total, scale))
@@ -159,7 +179,7 @@ class ArraySite:
             self.read_law.variance_siemens2(np.sqrt(m**2 + v), g_max)
             for m, v in ((mean.positive_siemens, variance.positive_siemens), (mean.negative_siemens, variance.negative_siemens))
         ]
-        return _over_square(seen[0] + seen[1], self._by_column(self.scale_siemens))
+        return _over_square(seen[0] + seen[1], self._by_column(self.read_scale_siemens))
 
 
 def _over_square(variance: Array, scale: Array) -> Array:

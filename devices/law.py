@@ -71,6 +71,17 @@ class CellLaw(ABC):
     def scales_with(self) -> Literal["nothing", "target", "state"]:
         """Return what the standard deviation goes with: nothing (a constant), the target, in proportion, or the state in another way."""
 
+    def moments_after(self, before: CellMoments, g_max_siemens: float, *, asked_siemens: Values) -> CellMoments:
+        """Return the moments for stored values that are random themselves, of known mean and variance; `asked_siemens` were asked for.
+
+        By Gauss and Hermite's quadrature over Gaussian values, those below zero being zero; a law that knows better says so.
+        """
+        return _by_quadrature(self, before, g_max_siemens)
+
+    def sample_after(self, stored_siemens: Values, g_max_siemens: float, *, asked_siemens: Values, normals: Values) -> Values:
+        """Return what becomes of stored values; by default as of targets."""
+        return self.sample(stored_siemens, g_max_siemens, normals=normals)
+
     def events(self, target_siemens: Values) -> CellEvents | None:
         """Return the law's sparse events, or None for a dense law, whose two moments carry it."""
         return None
@@ -189,27 +200,33 @@ class CellChain:
     """
 
     laws: tuple[CellLaw, ...]
-    n_nodes: int = 16
 
     def moments(self, target_siemens: Values, g_max_siemens: float) -> CellMoments:
         """Return the moments of the whole chain; exact for one law, (1) with Gaussian intermediate values for more."""
         moments = CellMoments(mean_siemens=target_siemens, variance_siemens2=np.zeros_like(target_siemens))
         for law in self.laws:
-            moments = _after(law, moments, g_max_siemens, self.n_nodes)
+            if np.any(moments.variance_siemens2):
+                moments = law.moments_after(moments, g_max_siemens, asked_siemens=target_siemens)
+            else:
+                moments = law.moments(moments.mean_siemens, g_max_siemens)
         return moments
 
     def sample(self, target_siemens: Values, g_max_siemens: float, *, normals: tuple[Values, ...]) -> Values:
         """Return stored values; one array of normals a law."""
         value = target_siemens
-        for law, draws in zip(self.laws, normals, strict=True):
-            value = law.sample(value, g_max_siemens, normals=draws)
+        for i, (law, draws) in enumerate(zip(self.laws, normals, strict=True)):
+            if i == 0:
+                value = law.sample(value, g_max_siemens, normals=draws)
+            else:
+                value = law.sample_after(value, g_max_siemens, asked_siemens=target_siemens, normals=draws)
         return value
 
 
-def _after(law: CellLaw, before: CellMoments, g_max_siemens: float, n_nodes: int) -> CellMoments:
-    if not np.any(before.variance_siemens2):
-        return law.moments(before.mean_siemens, g_max_siemens)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(n_nodes)
+N_NODES = 16
+
+
+def _by_quadrature(law: CellLaw, before: CellMoments, g_max_siemens: float) -> CellMoments:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(N_NODES)
     weights = weights / weights.sum()
     std = np.sqrt(before.variance_siemens2)
     mean = np.zeros_like(before.mean_siemens)

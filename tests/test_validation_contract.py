@@ -8,6 +8,7 @@ import pytest
 
 from devices.base.errors import SpecError
 from devices.cells import PROGRAMMING_LAWS
+from devices.drift import LogarithmicDrift, PowerLawDrift
 from devices.law import CellMoments, ReadLaw, Values
 from devices.programming import ProportionalError, StateIndependentError
 from devices.read_noise import READ_LAWS, ProportionalReadNoise, StateIndependentReadNoise
@@ -79,6 +80,25 @@ class TestInverseProportionalError(CellLawContract):
     def test_a_precompensated_pair_has_the_mean_that_was_wanted(self) -> None:
         with pytest.raises(SpecError, match=r"mapping\.precompensate: inverse_proportional"):
             self.laws[-1].precompensated(self.targets(), self.g_max_siemens)
+
+
+class TestPowerLawDrift(CellLawContract):
+    """Exponents that are certain, spread, and folded at zero; no time, a day and ten years."""
+
+    registered = False  # as cell.drift: see test_devices_drift
+    laws = tuple(
+        PowerLawDrift(nu_mean=mean, nu_std=std, t0_s=20.0, t_s=t)
+        for mean, std in ((0.05, 0.0), (0.06, 0.02), (0.01, 0.03)) for t in (0.0, 86400.0, 3.2e8)
+    )  # fmt: skip
+
+
+class TestLogarithmicDrift(CellLawContract):
+    registered = False
+    laws = tuple(
+        LogarithmicDrift(over_siemens=25e-6, mean_slope=-0.0155, mean_offset=0.0244, mean_low=0.049, mean_high=0.1, std_slope=-0.0125,
+                         std_offset=-0.0059, std_low=0.008, std_high=0.045, t0_s=20.0, t_s=t)
+        for t in (0.0, 3600.0, 3.2e7)
+    )  # fmt: skip
 
 
 class TestStateIndependentReadNoise(ReadLawContract):

@@ -163,6 +163,11 @@ def _variances(plan: Plan, response: Response) -> tuple[dict[str, Array], float]
         if layer.bias_site is not None:
             columns = columns + layer.bias_site.moments().variance * parts.bias_power
         law, read = layer.site.cell.programming, layer.site.read_law
+        if layer.site.cell.drift is not None and layer.site.cell.drift.moments(np.ones(1), 1.0).mean_siemens[0] < 1.0:
+            raise UnsupportedMethodError(
+                f"optimize() has no closed form for cells that have drifted (layer {layer.name!r}); optimize at cell.drift.t_s = 0 and "
+                "predict() the design at the time that counts"
+            )
         if law is not None and law.scales_with() == "state":
             raise UnsupportedMethodError(
                 f"optimize() has no closed form for errors that are another function of the state ({law.kind}, layer {layer.name!r}); "

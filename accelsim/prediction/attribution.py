@@ -4,6 +4,8 @@ Squares of biases do not add, and errors meet in nonlinearities, so the parts do
 reported as `interaction`, and with it each dict sums exactly to the MSE.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from accelsim.placement import PlacedLayer
@@ -30,9 +32,13 @@ def attribution_by_layer(question: Question, response: Response, *, mse: float) 
 
 
 def attribution_by_cause(question: Question, response: Response, *, mse: float, quantized: Array) -> dict[str, float]:
-    """Return the MSE with only one cause on: programming, quantization, read noise; then `interaction`."""
+    """Return the MSE with only one cause on: programming, drift, quantization, read noise; then `interaction`."""
     plan, wanted, parts = question.plan, question.wanted, {}
-    if any(layer.site.cell.programming is not None for layer in plan.layers):
+    if any(layer.site.cell.drift is not None for layer in plan.layers):
+        for cause in ("programming", "drift"):
+            if any(getattr(layer.site.cell, cause) is not None for layer in plan.layers):
+                parts[cause] = _stored_alone(question, response, cause)
+    elif any(layer.site.cell.programming is not None for layer in plan.layers):
         bias2 = float(np.mean((_programmed_only(question, response) - wanted) ** 2))
         parts["programming"] = bias2 + sum(layer.programming for layer in response.layers.values())
     if any(layer.site.mapping.levels is not None for layer in plan.layers):
@@ -40,6 +46,26 @@ def attribution_by_cause(question: Question, response: Response, *, mse: float, 
     if any(layer.site.read_law is not None for layer in plan.layers):
         parts["read_noise"] = sum(layer.read_noise for layer in response.layers.values())
     return _with_interaction(parts, mse)
+
+
+def _stored_alone(question: Question, response: Response, cause: str) -> float:
+    """Return the MSE when of all that happens to stored values only one cause does: its own mean weights and variances."""
+    other = "drift" if cause == "programming" else "programming"
+    plan = replace(question.plan, layers=tuple(_without(layer, other) for layer in question.plan.layers))
+    variance = 0.0
+    for layer in plan.layers:
+        shares = response.layers[layer.name]
+        variance += float(np.sum(layer.site.moments().variance * shares.power))
+        if layer.bias_site is not None:
+            variance += float(np.sum(layer.bias_site.moments().variance * shares.bias_power))
+    view = mean_weights(plan, quantized=question.reference == "quantized")
+    return float(np.mean((view.outputs(question.graph, question.samples) - question.wanted) ** 2)) + variance
+
+
+def _without(layer: PlacedLayer, cause: str) -> PlacedLayer:
+    cell = replace(layer.site.cell, **{cause: None})  # type: ignore[arg-type]
+    bias = None if layer.bias_site is None else replace(layer.bias_site, cell=cell)
+    return replace(layer, site=replace(layer.site, cell=cell), bias_site=bias)
 
 
 def _programmed_only(question: Question, response: Response) -> Array:

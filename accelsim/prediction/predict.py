@@ -21,6 +21,7 @@ from accelsim.response.target import Reference, Weights, graph_to_output, ideal_
 from accelsim.sampling.programmings import N_CHECKED, Programmer, power_views
 from devices.base.errors import MemoryLimitError, SpecError
 from devices.base.quantity import format_quantity
+from devices.drift import PowerLaw
 from devices.programming import GaussianError
 from workloads.network import Network
 from workloads.operators.base import Array
@@ -196,6 +197,8 @@ def meaning_of(plan: Plan) -> tuple[str, ...]:
     if law is not None:
         clipped = ", not below zero" if getattr(law, "clip", False) else ", unclipped"
         lines.append((law.in_words(g_max) if isinstance(law, GaussianError) else law.kind) + clipped)
+    if isinstance(site.cell.drift, PowerLaw):
+        lines.append(site.cell.drift.in_words() + (", compensated by layer" if site.mapping.drift_compensation else ""))
     levels = site.mapping.levels
     used = float(site.g_used_siemens.max())
     lines.append(

@@ -152,7 +152,7 @@ class _Cells:
 
 
 def _weight_per_siemens(site: ArraySite, n_axes: int) -> Array:
-    scale = site.scale_siemens.reshape(-1, *(1,) * (n_axes - 1))
+    scale = site.read_scale_siemens.reshape(-1, *(1,) * (n_axes - 1))
     return np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0.0).astype(np.float32)
 
 

@@ -117,7 +117,7 @@ class TrialRunner:
         assert law is not None  # only layers with read noise come here
         g_max = layer.site.cell.g_max_siemens
         variance = law.variance_siemens2(pair.positive_siemens, g_max) + law.variance_siemens2(pair.negative_siemens, g_max)
-        scale = layer.site.scale_siemens.reshape(-1, *(1,) * (variance.ndim - 1))
+        scale = layer.site.read_scale_siemens.reshape(-1, *(1,) * (variance.ndim - 1))
         in_weights = np.divide(variance, scale**2, out=np.zeros(variance.shape), where=np.broadcast_to(scale > 0, variance.shape))
         spread = layer.operator.multiply(in_weights.astype(np.float32), x * x)
         draws = normals(np.empty(shape, np.float32), seed=self.seed, site=self.read_sites[i] ^ (number << 20), trial=trial)
