@@ -41,10 +41,10 @@ DEEP = (
     Study(network="resnet20_cifar10", levels=(0.001, 0.003, 0.01, 0.03, 0.1), rel_error=0.02),
     Study(network="resnet8_cifar10", levels=(0.001, 0.003, 0.01, 0.03, 0.1), rel_error=0.02),
     Study(network="em_unet", n_images=8, levels=(0.001, 0.003, 0.01, 0.03, 0.1), clips=(False,), rel_error=0.03, max_trials=4_000),
-    Study(network="mouse_unet", n_images=2, levels=(0.001, 0.003, 0.01, 0.03), clips=(False,), rel_error=0.03, max_trials=2_000),
-    Study(network="mobilenet_v2", n_images=2, levels=(0.0003, 0.001, 0.003, 0.01), clips=(False,), rel_error=0.03, max_trials=2_000),
+    Study(network="mouse_unet", n_images=2, levels=(0.001, 0.01), clips=(False,), rel_error=0.03, max_trials=1_000),
+    Study(network="mobilenet_v2", n_images=2, levels=(0.0003, 0.001), clips=(False,), rel_error=0.03, max_trials=1_000),
 )
-"""Deep networks; few images where one trial takes a second. `mobilenet_v2` is at a relative MSE of 1 by an error of 0.003."""
+"""Deep networks; few images and levels where a trial takes a quarter of a second. `mobilenet_v2` is at a relative MSE of 0.9 by 0.003."""
 
 
 def agreement_table(
