@@ -49,7 +49,7 @@ class Size:
 SERIES: dict[str, tuple[str, tuple[int, ...], Callable[[Size], int]]] = {
     "channels squared": ("width", (16, 32, 64, 128), lambda size: size.width**2),
     "layers": ("depth", (4, 8, 16, 32), lambda size: size.depth),
-    "positions": ("resolution", (16, 32, 48, 64), lambda size: size.resolution**2),
+    "positions": ("resolution", (16, 32, 64, 128), lambda size: size.resolution**2),
     "images": ("images", (16, 32, 64, 128), lambda size: size.images),
     "outputs": ("outputs", (8, 16, 32, 64), lambda size: size.outputs),
 }
