@@ -31,6 +31,7 @@ from devices.base.toml_codec import (
     write_lines,
 )
 from devices.law import CellLaw, ReadLaw
+from devices.weight_encoding import Encoding
 
 Leaf: TypeAlias = float | int | bool | str | None
 
@@ -119,7 +120,10 @@ class ArraySize:
 class Mapping:
     """What the designer chooses: which conductance stands for which weight."""
 
-    encoding: Literal["differential"] = field(default="differential", metadata=about("How a signed weight is stored.", per_layer=False))
+    encoding: Literal["differential", "offset"] = field(
+        default="differential",
+        metadata=about("How a signed weight is stored: as a pair, or in one cell around the middle of the range.", per_layer=False),
+    )
     scale: Literal["network", "layer", "column"] = field(
         default="layer", metadata=about("What shares one factor from weights to conductances.", per_layer=False)
     )
@@ -128,6 +132,10 @@ class Mapping:
     )
     levels: int | None = field(
         default=None, metadata=about("Conductances a cell can be asked for, over the range used.", at_least=2, absent="analog")
+    )
+    slice_bits: tuple[float, ...] | None = field(
+        default=None,
+        metadata=about("Bits of each slice of a weight, most significant first, each in a cell of its own.", absent="one cell holds it"),
     )
     rounding: Literal["nearest", "floor"] = field(
         default="nearest", metadata=about("How a target becomes a level; floor only reproduces the MemSE code, at 4x to 85x more error.")
@@ -141,6 +149,13 @@ class Mapping:
 
     def __post_init__(self) -> None:
         _check_numbers(self)
+        if self.slice_bits is not None:
+            if not self.slice_bits or any(b != int(b) for b in self.slice_bits):
+                raise SpecError(f"slice_bits: {list(self.slice_bits)}: need whole numbers of bits, e.g. [2, 2, 2, 2]")
+            object.__setattr__(self, "slice_bits", tuple(int(b) for b in self.slice_bits))
+            Encoding(levels=self.levels, slice_bits=tuple(int(b) for b in self.slice_bits))  # raises for what does not fit
+        if self.precompensate and self.encoding != "differential":
+            raise SpecError("precompensate: moves pairs so that clipping cancels; it needs encoding = \"differential\"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 For one image and one read time, with v the input voltages of a layer and sums over positions p, rows j, columns i:
 
-    memristors   sum_p sum_ij (G+_ij + G-_ij) v_pj^2                       (1)
-    amplifiers   r_f sum_p sum_i (I+_pi^2 + I-_pi^2),  I = G v             (2)
+    memristors   sum_p sum_ij (sum of the cells G of W_ij) v_pj^2                       (1)
+    amplifiers   r_f sum_p sum_i I_pi^2,  I = G v             (2)
 
 Energy is (1) + (2) times the read time; power is energy per inference times the inference rate, by default one read of
 the layer with the most positions after the other: rate = 1 / (largest number of positions x read time).
@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accelsim.lower import ArraySite
+from accelsim.lower import ArraySite, Cells
 from accelsim.placement import PlacedLayer, Plan, image_chunks
 from accelsim.response.target import Weights
 from devices.base.errors import SpecError
-from devices.weight_encoding import Pair
 from workloads.network import Network
 from workloads.operators.base import Array
 from workloads.operators.matrix import MatrixOperator
@@ -77,12 +76,14 @@ def _walk_layers(plan: Plan, graph: Network, samples: Samples, views: Sequence[W
             walk(graph, chunk, apply=watch)
 
 
-def squared_currents(plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights], pairs: Mapping[str, Pair]) -> dict[str, Array]:
-    """Return, by layer, `sum_p (I+^2 + I-^2)` of each column averaged over images and views, amperes squared, `(n_columns,)`."""
+def squared_currents(
+    plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights], cells: Mapping[str, Cells]
+) -> dict[str, Array]:
+    """Return, by layer, `sum_p I^2` averaged over images and views, amperes squared, `(n_columns,)`: a weight's columns together."""
     sums = {layer.name: np.zeros(layer.operator.n_columns) for layer in plan.layers}
 
     def add(layer: PlacedLayer, x: Array) -> None:
-        for g in (pairs[layer.name].positive_siemens, pairs[layer.name].negative_siemens):
+        for g in cells[layer.name]:
             sums[layer.name] += column_squares(layer.operator, g, x) * layer.volts_per_unit**2
 
     _walk_layers(plan, graph, samples, views, add)
@@ -106,8 +107,8 @@ def read_power(
     """
     rows = activity(plan, graph, samples, views) if rows is None else rows
     amplified = any(layer.sense.feedback_ohm is not None for layer in plan.layers)
-    pairs = {layer.name: layer.site.stored()[0] for layer in plan.layers} if amplified else {}
-    currents = squared_currents(plan, graph, samples, views, pairs) if amplified else {}
+    cells = {layer.name: layer.site.stored()[0] for layer in plan.layers} if amplified else {}
+    currents = squared_currents(plan, graph, samples, views, cells) if amplified else {}
     share = reads_per_second_times_read_time(plan)
     return {layer.name: _layer_power(layer, rows[layer.name], currents.get(layer.name), share) for layer in plan.layers}
 
@@ -120,5 +121,5 @@ def _layer_power(layer: PlacedLayer, rows: Array, currents: Array | None, share:
 
 
 def _conductance_times(site: ArraySite, rows: Array) -> float:
-    pair, _ = site.stored()
-    return float(np.sum((pair.positive_siemens + pair.negative_siemens) * rows))
+    mean, _ = site.stored()
+    return float(np.sum(sum(mean) * rows))

@@ -6,18 +6,19 @@ arrays its rows and columns are spread over. A site answers with weights: the id
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from accelsim.accelerator import Cell, Mapping
 from devices.law import ArrayMap, CellChain, IdealWires, ReadLaw
-from devices.quantizer import LevelQuantizer
-from devices.weight_encoding import Pair, decode, encode, scale_siemens
+from devices.weight_encoding import Encoding
 from workloads.operators.base import Array
 from workloads.operators.matrix import MatrixOperator
 
 IDEAL_WIRES = IdealWires()
+Cells: TypeAlias = tuple[Array, ...]
+"""One array of conductances for each part of the encoding, in the shape of the weights."""
 BLOCK_WEIGHTS = 1 << 22
 """Weights whose cells are looked at together."""
 
@@ -88,9 +89,27 @@ class ArraySite:
             yield replace(self, columns=chosen, w_max=self.w_max[own], g_used_siemens=self.g_used_siemens[own])
 
     @property
+    def encoding(self) -> Encoding:
+        """How a weight is held by cells."""
+        m = self.mapping
+        bits = () if m.slice_bits is None else tuple(int(b) for b in m.slice_bits)
+        return Encoding(kind=m.encoding, levels=m.levels, rounding=m.rounding, slice_bits=bits)
+
+    @property
     def scale_siemens(self) -> Array:
         """Conductance per unit of weight, one a column; 0 for a column of zeros."""
-        return scale_siemens(self.w_max, self.g_used_siemens, self.cell.g_min_siemens)
+        return self.encoding.scale_siemens(self.w_max, self.g_used_siemens, self.cell.g_min_siemens)
+
+    @property
+    def w_span(self) -> Array:
+        """Weight that the whole range of conductances stands for, one a column: with offsets, both signs share it."""
+        encoding = self.encoding
+        return self.w_max if encoding.kind == "differential" else self.w_max / encoding.zero
+
+    @property
+    def span_siemens(self) -> Array:
+        """Range of conductances in use, one a column; 0 for a column of zeros."""
+        return np.where(self.w_max > 0.0, self.g_used_siemens - self.cell.g_min_siemens, 0.0)
 
     @property
     def read_scale_siemens(self) -> Array:
@@ -105,7 +124,7 @@ class ArraySite:
         for site in self.blocks():
             for chosen, at in ((replace(site, cell=replace(site.cell, drift=None)), 0), (site, 1)):
                 mean, _ = chosen.stored()
-                sums[at] += float(mean.positive_siemens.sum() + mean.negative_siemens.sum())
+                sums[at] += float(sum(part.sum() for part in mean))
         return scale * (sums[1] / sums[0]) if sums[0] > 0.0 else scale
 
     def with_g_used(self, g_used_siemens: Array) -> "ArraySite":
@@ -115,44 +134,34 @@ class ArraySite:
     def _by_column(self, column_values: Array) -> Array:
         return column_values.reshape(-1, *(1,) * (self.operator.weights.ndim - 1 if self.part == "weights" else 0))
 
-    def targets(self, *, quantized: bool = True) -> Pair:
-        """Return the conductances that the pair of each weight should have, before any error and precompensation."""
-        scale = self._by_column(self.scale_siemens)
-        pair = encode(self.values, scale, self.cell.g_min_siemens)
-        if self.mapping.levels is None or not quantized:
-            return pair
-        quantizer = LevelQuantizer(levels=self.mapping.levels, rounding=self.mapping.rounding)
-        g_min = self.cell.g_min_siemens
-        span = np.where(self.scale_siemens > 0.0, self.g_used_siemens - g_min, 0.0)
-        return Pair(
-            positive_siemens=g_min + quantizer.apply(pair.positive_siemens - g_min, self._by_column(span)),
-            negative_siemens=g_min + quantizer.apply(pair.negative_siemens - g_min, self._by_column(span)),
-        )
+    def targets(self, *, quantized: bool = True) -> Cells:
+        """Return the conductances that the cells of each weight should have, before any error and precompensation."""
+        scale, span = self._by_column(self.scale_siemens), self._by_column(self.span_siemens)
+        return self.encoding.encode(self.values, scale, span, self.cell.g_min_siemens, quantized=quantized)
 
-    def requested(self, *, quantized: bool = True) -> Pair:
+    def requested(self, *, quantized: bool = True) -> Cells:
         """Return the conductances asked for: the targets, precompensated when the mapping says so."""
-        pair = self.targets(quantized=quantized)
-        if not self.mapping.precompensate or self.cell.programming is None:
-            return pair
+        targets = self.targets(quantized=quantized)
         law, g_max = self.cell.programming, self.cell.g_max_siemens
-        return Pair(
-            positive_siemens=law.precompensated(pair.positive_siemens, g_max),
-            negative_siemens=law.precompensated(pair.negative_siemens, g_max),
-        )
+        if not self.mapping.precompensate or law is None:
+            return targets
+        return tuple(law.precompensated(target, g_max) for target in targets)
 
     def ideal_weights(self) -> Array:
         """Return the weights that the targets stand for: quantized, without error."""
-        if self.mapping.levels is None:
+        if self.encoding.n_levels is None:
             return self.values
-        return decode(self.targets(), self._by_column(self.scale_siemens))
+        return self.decode(self.targets(), self.scale_siemens)
 
-    def stored(self, *, quantized: bool = True) -> tuple[Pair, Pair]:
-        """Return the mean conductances of the pairs and their variances (siemens squared, in a `Pair` of the same fields)."""
-        asked, g_max = self.requested(quantized=quantized), self.cell.g_max_siemens
-        plus = self.chain.moments(asked.positive_siemens, g_max)
-        minus = self.chain.moments(asked.negative_siemens, g_max)
-        mean = Pair(positive_siemens=plus.mean_siemens, negative_siemens=minus.mean_siemens)
-        return mean, Pair(positive_siemens=plus.variance_siemens2, negative_siemens=minus.variance_siemens2)
+    def decode(self, cells: Cells, scale_siemens: Array) -> Array:
+        """Return the weights that conductances are read as, at a scale by column."""
+        span = self._by_column(self.span_siemens)
+        return self.encoding.decode(cells, self._by_column(scale_siemens), span, self.cell.g_min_siemens)
+
+    def stored(self, *, quantized: bool = True) -> tuple[Cells, Cells]:
+        """Return the mean conductances of the cells of each weight, and their variances (siemens squared)."""
+        found = [self.chain.moments(asked, self.cell.g_max_siemens) for asked in self.requested(quantized=quantized)]
+        return tuple(m.mean_siemens for m in found), tuple(m.variance_siemens2 for m in found)
 
     def moments(self, *, quantized: bool = True) -> WeightMoments:
         """Return mean and variance of the effective weights over programmings."""
@@ -164,22 +173,24 @@ class ArraySite:
         return WeightMoments(mean=np.concatenate([p.mean for p in parts]), variance=np.concatenate([p.variance for p in parts]))
 
     def _moments(self, scale_siemens: Array, *, quantized: bool) -> WeightMoments:
-        scale = self._by_column(scale_siemens)
         mean, variance = self.stored(quantized=quantized)
-        total = variance.positive_siemens + variance.negative_siemens
-        return WeightMoments(mean=decode(mean, scale), variance=_over_square(total, scale))
+        return WeightMoments(mean=self.decode(mean, scale_siemens), variance=self.weight_variance(variance, scale_siemens))
+
+    def weight_variance(self, variances: Cells, scale_siemens: Array) -> Array:
+        """Return the variance of the weights for independent variances of their cells, siemens squared."""
+        total = np.zeros_like(variances[0])
+        for part, variance in zip(self.encoding.parts, variances, strict=True):
+            total = total + part.gain**2 * variance
+        return _over_square(total, self._by_column(scale_siemens))
 
     def read_variance(self) -> Array | None:
         """Return the variance of the effective weights at one read, given their mean stored values; None without read noise."""
         if self.read_law is None:
             return None
-        mean, variance = self.stored()
         g_max = self.cell.g_max_siemens
-        seen = [  # E v(G) over the stored values: a square law adds the variance of what is stored
-            self.read_law.variance_siemens2(np.sqrt(m**2 + v), g_max)
-            for m, v in ((mean.positive_siemens, variance.positive_siemens), (mean.negative_siemens, variance.negative_siemens))
-        ]
-        return _over_square(seen[0] + seen[1], self._by_column(self.read_scale_siemens))
+        # E v(G) over the stored values: a square law adds the variance of what is stored
+        seen = tuple(self.read_law.variance_siemens2(np.sqrt(m**2 + v), g_max) for m, v in zip(*self.stored()))
+        return self.weight_variance(seen, self.read_scale_siemens)
 
 
 def _over_square(variance: Array, scale: Array) -> Array:

@@ -199,7 +199,7 @@ def _place_layers(graph: Network, accelerator: Accelerator, largest: dict[int, f
             drive=local.drive,
             sense=local.sense,
             input_max=largest[i],
-            n_arrays=_n_arrays(node.operator, local),
+            n_arrays=_n_arrays(node.operator, local, len(site.encoding.parts)),
         )
 
 
@@ -260,10 +260,10 @@ def _with_g_used(layer: PlacedLayer, g_used: Array) -> PlacedLayer:
     return replace(layer, site=layer.site.with_g_used(g_used), bias_site=bias)
 
 
-def _n_arrays(operator: MatrixOperator, local: Accelerator) -> int:
+def _n_arrays(operator: MatrixOperator, local: Accelerator, n_parts: int) -> int:
     size = local.mapping.array
     rows = operator.n_rows + int(local.mapping.bias == "device" and operator.bias is not None)
-    columns = 2 * operator.n_columns  # a differential pair takes two columns
+    columns = n_parts * operator.n_columns  # each cell of a weight is in a column of its own
     row_blocks = 1 if size is None or size.n_rows is None else math.ceil(rows / size.n_rows)
     column_blocks = 1 if size is None or size.n_columns is None else math.ceil(columns / size.n_columns)
     return row_blocks * column_blocks

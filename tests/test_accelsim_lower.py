@@ -15,6 +15,9 @@ SETTINGS = {
     "levels": ("mapping.levels=16",), "per_column": ("mapping.scale=column",), "per_network": ("mapping.scale=network",),
     "device_bias": ("mapping.bias=device",), "half_the_range": ("mapping.g_used_siemens=12.5e-6",),
     "off_zero": ("cell.g_min_siemens=1e-6",), "proportional": ("cell.programming.kind=proportional",),
+    "offset": ("mapping.encoding=offset",), "offset_levels": ("mapping.encoding=offset", "mapping.levels=16", "cell.g_min_siemens=1e-6"),
+    "sliced": ("mapping.slice_bits=[2,2,2]",), "uneven_slices": ("mapping.slice_bits=[1,3]", "cell.g_min_siemens=1e-6"),
+    "offset_sliced": ("mapping.encoding=offset", "mapping.slice_bits=[2,3]", "mapping.scale=column", "mapping.bias=device"),
     "proportional_precompensated": ("cell.programming.kind=proportional", "mapping.precompensate=true"),
 }  # fmt: skip
 
@@ -90,10 +93,10 @@ def test_read_noise_does_not_change_the_programmings() -> None:
 
 def test_device_biases_do_not_change_the_draws_of_weights() -> None:
     """Scales may change, where a bias is a layer's largest stored value; the cells' own draws may not."""
-    with_bias, without = (Programmer(plan_with(*s), seed=3).draw(0).pairs["conv1"] for s in (("mapping.bias=device",), ()))
+    with_bias, without = (Programmer(plan_with(*s), seed=3).draw(0).cells["conv1"][0] for s in (("mapping.bias=device",), ()))
     site = {True: plan_with("mapping.bias=device").layers[0].site, False: plan_with().layers[0].site}
-    errors = [p.positive_siemens - site[b].targets().positive_siemens for p, b in ((with_bias, True), (without, False))]
-    open_ = (with_bias.positive_siemens > 0.0) & (without.positive_siemens > 0.0)
+    errors = [p - site[b].targets()[0] for p, b in ((with_bias, True), (without, False))]
+    open_ = (with_bias > 0.0) & (without > 0.0)
     np.testing.assert_allclose(errors[0][open_], errors[1][open_], atol=1e-5 * 25e-6)
 
 

@@ -109,7 +109,7 @@ def coefficients(
         moving = {name: np.maximum(values, SLEEPING * values.mean()) for name, values in moving.items()}
     scales = {layer.name: layer.site.scale_siemens for layer in plan.layers}
     present = groups.largest(scales)
-    w_max = groups.largest({layer.name: layer.site.w_max for layer in plan.layers})
+    w_max = groups.largest({layer.name: layer.site.w_span for layer in plan.layers})
     active = present > 0.0
     variance = variance_factor * groups.gather(moving)
     pooled = float(np.var(reference))
@@ -198,9 +198,9 @@ def _power_terms(
     rows = activity(plan, graph, samples, views)
     linear, square, chip_variance = {}, {layer.name: np.zeros(layer.operator.n_columns) for layer in plan.layers}, 0.0
     for layer in plan.layers:
-        linear[layer.name] = _by_column(layer, np.abs(layer.site.ideal_weights()) * rows[layer.name]) * share
+        linear[layer.name] = _by_column(layer, sum(_per_scale(layer)) * rows[layer.name]) * share
         _, variance = layer.site.stored()
-        chip_variance += float(np.sum((variance.positive_siemens + variance.negative_siemens) * rows[layer.name] ** 2)) * share**2
+        chip_variance += float(np.sum(sum(variance) * rows[layer.name] ** 2)) * share**2
     if any(layer.sense.feedback_ohm is not None for layer in plan.layers):
         for name, (slope, curve) in _amplifier_terms(plan, graph, samples, views[0], share).items():
             linear[name] = linear[name] + slope
@@ -235,15 +235,24 @@ def _amplifier_terms(plan: Plan, graph: Network, samples: Samples, view: Weights
 
 
 def _currents_per_unit(layer: PlacedLayer, x: Array) -> list[tuple[Array, Array]]:
-    ideal, (mean, _) = layer.site.ideal_weights(), layer.site.stored()
-    scale = layer.site.scale_siemens.reshape(-1, *(1,) * (ideal.ndim - 1))
+    mean, _ = layer.site.stored()
+    scale = layer.site.scale_siemens.reshape(-1, *(1,) * (mean[0].ndim - 1))
     unit = float(layer.site.cell.g_max_siemens)
     result = []
-    for part, stored in ((np.maximum(ideal, 0.0), mean.positive_siemens), (np.maximum(-ideal, 0.0), mean.negative_siemens)):
+    for part, stored in zip(_per_scale(layer), mean):
         signed = layer.operator.multiply(part.astype(np.float32), x).astype(np.float64)
         offset = unit * layer.operator.multiply(((stored - scale * part) / unit).astype(np.float32), x).astype(np.float64)
         result.append((signed, offset))
     return result
+
+
+def _per_scale(layer: PlacedLayer) -> list[Array]:
+    """Return what the conductance of each cell gains when the scale does: targets above g_min, per unit of scale."""
+    site = layer.site
+    targets = site.targets()
+    scale = site.scale_siemens.reshape(-1, *(1,) * (targets[0].ndim - 1))
+    live = np.broadcast_to(scale > 0.0, targets[0].shape)
+    return [np.divide(t - site.cell.g_min_siemens, scale, out=np.zeros_like(t), where=live) for t in targets]
 
 
 def _bias_model(
@@ -273,12 +282,13 @@ def _bias_model(
 
 
 def _mean_shift(layer: PlacedLayer) -> Array:
-    """Return by how much the mean of each pair's difference misses its target, siemens."""
+    """Return by how much the mean of what the cells of each weight add up to misses its target, siemens."""
     target, (mean, _) = layer.site.targets(), layer.site.stored()
-    law = layer.site.cell.programming
-    if law is not None and law.scales_with() == "target":
-        return np.zeros_like(target.positive_siemens)
-    return (mean.positive_siemens - mean.negative_siemens) - (target.positive_siemens - target.negative_siemens)
+    law, shift = layer.site.cell.programming, np.zeros_like(target[0])
+    if law is None or law.scales_with() != "target":
+        for part, asked, got in zip(layer.site.encoding.parts, target, mean):
+            shift += part.sign * part.gain * (got - asked)
+    return shift
 
 
 def _shift_responses(plan: Plan, graph: Network, samples: Samples, view: Weights, shifts: dict[NodeIndex, Array], groups: Groups) -> Array:

@@ -192,8 +192,8 @@ class _Search:
         used: dict[str, float | tuple[float, ...]] = {}
         for layer in self.plan.layers:
             cell = layer.site.cell
-            g = cell.g_min_siemens + by_column[layer.name] * layer.site.w_max
-            g = np.where(layer.site.w_max > 0.0, np.clip(g, None, cell.g_max_siemens), cell.g_max_siemens)
+            g = cell.g_min_siemens + by_column[layer.name] * layer.site.w_span
+            g = np.where(layer.site.w_span > 0.0, np.clip(g, None, cell.g_max_siemens), cell.g_max_siemens)
             g = np.where(g > cell.g_min_siemens, g, cell.g_max_siemens)
             used[layer.name] = tuple(map(float, g)) if self.question.per == "column" else float(g.max())
         scale = "column" if self.question.per == "column" else self.scale
@@ -358,7 +358,7 @@ class _Search:
 
     def _layer_w_max(self, terms: Coefficients) -> Array:
         """Return, by column, the largest weight of its layer: what a scale per layer would divide by."""
-        top = {layer.name: np.full(layer.operator.n_columns, layer.site.w_max.max()) for layer in self.plan.layers}
+        top = {layer.name: np.full(layer.operator.n_columns, layer.site.w_span.max()) for layer in self.plan.layers}
         return terms.groups.largest(top)[terms.active]
 
 

@@ -11,7 +11,6 @@ from accelsim.plot.style import BLUE, GREEN, ORANGE, axes_for, light_frame, titl
 from accelsim.sampling.programmings import Programmer
 from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity
-from devices.weight_encoding import Pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,13 +29,13 @@ def plot_weights(plan: Plan, layer: str, *, seed: int, axes: "NDArray | None" = 
     if layer not in names:
         raise SpecError(f"no placed layer {layer!r}; there are {', '.join(names[:20])}")
     placed = plan.layers[names.index(layer)]
-    wanted, got = placed.site.requested(), Programmer(plan, seed=seed).draw(0).pairs[layer]
+    wanted, got = placed.site.requested(), Programmer(plan, seed=seed).draw(0).cells[layer]
     axes = _three_axes() if axes is None else axes
-    error = 1e6 * (_both(got) - _both(wanted))
+    error = 1e6 * (_all(got) - _all(wanted))
     used = format_quantity(float(placed.site.g_used_siemens.max()), "siemens", n_digits=4)
     panels: tuple[Panel, ...] = (
         (placed.operator.weights.ravel(), "weight", f"{layer}: {placed.operator.weights.size} weights", BLUE),
-        (1e6 * _both(wanted), "conductance asked for (uS)", f"largest weight at {used}", GREEN),
+        (1e6 * _all(wanted), "conductance asked for (uS)", f"largest weight at {used}", GREEN),
         (error, "stored less asked for (uS)", f"error {_spread(error)}", ORANGE),
     )
     for ax, panel in zip(axes, panels):
@@ -50,8 +49,8 @@ def _three_axes() -> "NDArray":
     return pyplot.subplots(1, 3, figsize=(11.0, 3.6), layout="constrained")[1]
 
 
-def _both(pair: Pair) -> NDArray:
-    return np.concatenate([pair.positive_siemens.ravel(), pair.negative_siemens.ravel()]).astype(np.float64)
+def _all(cells: tuple[NDArray, ...]) -> NDArray:
+    return np.concatenate([part.ravel() for part in cells]).astype(np.float64)
 
 
 def _spread(error_microsiemens: NDArray) -> str:

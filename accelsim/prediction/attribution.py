@@ -39,9 +39,9 @@ def attribution_by_cause(question: Question, response: Response, *, mse: float, 
             if any(getattr(layer.site.cell, cause) is not None for layer in plan.layers):
                 parts[cause] = _stored_alone(question, response, cause)
     elif any(layer.site.cell.programming is not None for layer in plan.layers):
-        bias2 = float(np.mean((_programmed_only(question, response) - wanted) ** 2))
+        bias2 = float(np.mean((_programmed_only(question, response, quantized) - wanted) ** 2))
         parts["programming"] = bias2 + sum(layer.programming for layer in response.layers.values())
-    if any(layer.site.mapping.levels is not None for layer in plan.layers):
+    if any(layer.site.encoding.n_levels is not None for layer in plan.layers):
         parts["quantization"] = float(np.mean((quantized - wanted) ** 2))
     if any(layer.site.read_law is not None for layer in plan.layers):
         parts["read_noise"] = sum(layer.read_noise for layer in response.layers.values())
@@ -68,11 +68,13 @@ def _without(layer: PlacedLayer, cause: str) -> PlacedLayer:
     return replace(layer, site=replace(layer.site, cell=cell), bias_site=bias)
 
 
-def _programmed_only(question: Question, response: Response) -> Array:
+def _programmed_only(question: Question, response: Response, quantized: Array) -> Array:
     """Return the outputs of mean weights without quantization error: of unquantized targets, or measured from quantized ones."""
     plan = question.plan
-    if question.reference == "quantized" or all(layer.site.mapping.levels is None for layer in plan.layers):
+    if question.reference == "quantized" or all(layer.site.encoding.n_levels is None for layer in plan.layers):
         return response.mean_output
+    if any(layer.site.encoding.slice_bits for layer in plan.layers):  # digits have no targets without levels
+        return response.mean_output - quantized + question.wanted
     if not any(getattr(layer.site.cell.programming, "clip", False) for layer in plan.layers):
         return question.wanted  # errors have no mean: these are the float weights
     return mean_weights(plan, quantized=False).outputs(question.graph, question.samples)

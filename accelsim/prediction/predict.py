@@ -108,7 +108,7 @@ def _check_memory(plan: Plan, graph: Network, n_images: int, limit: int) -> None
 
 def _outputs(plan: Plan, graph: Network, samples: Samples, reference: Reference) -> _Outputs:
     clean = Weights(weights={}, biases={}).outputs(graph, samples)
-    has_levels = any(layer.site.mapping.levels is not None for layer in plan.layers)
+    has_levels = any(layer.site.encoding.n_levels is not None for layer in plan.layers)
     quantized = ideal_weights(plan).outputs(graph, samples) if has_levels else clean
     return _Outputs(clean=clean, quantized=quantized, wanted=clean if reference == "float" else quantized)
 
@@ -199,10 +199,9 @@ def meaning_of(plan: Plan) -> tuple[str, ...]:
         lines.append((law.in_words(g_max) if isinstance(law, GaussianError) else law.kind) + clipped)
     if isinstance(site.cell.drift, PowerLaw):
         lines.append(site.cell.drift.in_words() + (", compensated by layer" if site.mapping.drift_compensation else ""))
-    levels = site.mapping.levels
-    used = float(site.g_used_siemens.max())
-    lines.append(
-        f"largest weight of {site.layer!r} at {format_quantity(used, 'siemens', n_digits=4)}"
-        + (", analog" if levels is None else f", {levels} levels")
-    )
+    used, bits = float(site.g_used_siemens.max()), site.encoding.slice_bits
+    stored = f"in slices of {', '.join(map(str, bits))} bits" if bits else f"{site.mapping.levels} levels"
+    stored = "analog" if site.encoding.n_levels is None else stored
+    around = "" if site.encoding.kind == "differential" else ", zero in the middle of the range"
+    lines.append(f"largest weight of {site.layer!r} at {format_quantity(used, 'siemens', n_digits=4)}, {stored}{around}")
     return tuple(lines)

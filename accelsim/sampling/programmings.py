@@ -8,12 +8,11 @@ from typing import overload
 
 import numpy as np
 
-from accelsim.lower import ArraySite
+from accelsim.lower import ArraySite, Cells
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.response.probes import N_ERRORS
 from accelsim.response.target import Weights, mean_weights
 from devices.base.stream import normals_of_sites, site_id
-from devices.weight_encoding import Pair
 from workloads.network import NodeIndex
 from workloads.operators.base import Array
 
@@ -23,7 +22,7 @@ class Draw:
     """The weights of one trial by node, and the conductances they come from."""
 
     view: Weights
-    pairs: dict[str, Pair]
+    cells: dict[str, Cells]
 
 
 class Programmer:
@@ -51,14 +50,14 @@ class Programmer:
         """Return trial number `trial`; with `sign=-1` its mirror image, from the same normals negated."""
         weights: dict[NodeIndex, Array] = {}
         biases: dict[NodeIndex, Array] = {}
-        pairs: dict[str, Pair] = {}
+        stored: dict[str, Cells] = {}
         for cells in self.groups:
-            for (node, site), pair, decoded in cells.drawn(seed=self.seed, trial=trial, sign=sign):
+            for (node, site), conductances, decoded in cells.drawn(seed=self.seed, trial=trial, sign=sign):
                 if site.part == "weights":
-                    weights[node], pairs[site.layer] = decoded, pair
+                    weights[node], stored[site.layer] = decoded, conductances
                 else:
                     biases[node] = decoded
-        return Draw(view=Weights(weights=weights, biases=biases), pairs=pairs)
+        return Draw(view=Weights(weights=weights, biases=biases), cells=stored)
 
 
 N_CHECKED = N_ERRORS
@@ -94,10 +93,10 @@ MAX_GROUP_CELLS = 2**20
 
 def _grouped(layers: Sequence[PlacedLayer]) -> list[list[Site]]:
     """Return the sites whose cells follow the same laws, as many together as `MAX_GROUP_CELLS`."""
-    groups: dict[tuple[object, float], list[list[Site]]] = {}
+    groups: dict[tuple[object, ...], list[list[Site]]] = {}
     for layer in layers:
         for site in [layer.site] if layer.bias_site is None else [layer.site, layer.bias_site]:
-            alike = groups.setdefault((site.chain, site.cell.g_max_siemens), [[]])
+            alike = groups.setdefault((site.chain, site.encoding, site.cell.g_max_siemens), [[]])
             if sum(_n_cells(s) for _, s in alike[-1]) + _n_cells(site) > MAX_GROUP_CELLS and alike[-1]:
                 alike.append([])
             alike[-1].append((layer.node, site))
@@ -123,41 +122,62 @@ class _Cells:
         self.sizes = np.array([_n_cells(site) for _, site in sites], np.int64)
         cuts = np.concatenate([[0], np.cumsum(self.sizes)])
         self.parts = [slice(a, b) for a, b in pairwise(cuts)]
-        asked = [_single(block.requested()) for _, site in sites for block in site.blocks()]
-        self.targets = {
-            "+": np.concatenate([pair.positive_siemens.ravel() for pair in asked]),
-            "-": np.concatenate([pair.negative_siemens.ravel() for pair in asked]),
-        }
+        self.encoding = first.encoding
+        asked = [[_single(part) for part in block.requested()] for _, site in sites for block in site.blocks()]
+        self.targets = [np.concatenate([cells[p].ravel() for cells in asked]) for p in range(len(self.encoding.parts))]
         slots = range(len(self.chain.laws))
-        self.ids = {
-            sign: [np.array([site_id(s.layer, f"cell {s.part} {sign}", slot) for _, s in sites], np.uint32) for slot in slots]
-            for sign in "+-"
-        }
-        self.weight_per_siemens = [_weight_per_siemens(site, len(shape)) for (_, site), shape in zip(sites, self.shapes)]
+        self.ids = [
+            [np.array([site_id(s.layer, f"cell {s.part} {part.name}", slot) for _, s in sites], np.uint32) for slot in slots]
+            for part in self.encoding.parts
+        ]
+        self.readings = [_Reading(site, len(shape)) for (_, site), shape in zip(sites, self.shapes)]
 
-    def drawn(self, *, seed: int, trial: int, sign: float) -> Iterator[tuple[Site, Pair, Array]]:
-        """Yield each site with one programming of its pairs, and the weights that they stand for."""
-        plus, minus = (self._half(half, seed=seed, trial=trial, sign=sign) for half in "+-")
-        decoded = plus - minus
-        for site, part, shape, scale in zip(self.sites, self.parts, self.shapes, self.weight_per_siemens):
-            weights = decoded[part].reshape(shape)
-            weights *= scale
-            yield site, Pair(positive_siemens=plus[part].reshape(shape), negative_siemens=minus[part].reshape(shape)), weights
+    def drawn(self, *, seed: int, trial: int, sign: float) -> Iterator[tuple[Site, Cells, Array]]:
+        """Yield each site with one programming of its cells, and the weights that they stand for."""
+        stored = [self._part(p, seed=seed, trial=trial, sign=sign) for p in range(len(self.targets))]
+        counted = self._counted(stored)
+        for site, part, shape, reading in zip(self.sites, self.parts, self.shapes, self.readings):
+            yield site, tuple(cells[part].reshape(shape) for cells in stored), reading.weights(counted[part].reshape(shape))
 
-    def _half(self, half: str, *, seed: int, trial: int, sign: float) -> Array:
-        draws = [normals_of_sites(self.sizes, seed=seed, sites=ids, trial=trial) for ids in self.ids[half]]
+    def _counted(self, stored: list[Array]) -> Array:
+        """Return what the cells of each weight add up to, as the encoding counts them; one new array."""
+        first, *rest = self.encoding.parts
+        total = stored[0] * np.float32(first.sign * first.gain)
+        for part, cells in zip(rest, stored[1:]):
+            if part.gain == 1.0 and part.sign == -1.0:
+                total -= cells
+            else:
+                total += cells * np.float32(part.sign * part.gain)
+        return total
+
+    def _part(self, p: int, *, seed: int, trial: int, sign: float) -> Array:
+        draws = [normals_of_sites(self.sizes, seed=seed, sites=ids, trial=trial) for ids in self.ids[p]]
         if sign < 0.0:
             draws = [np.negative(d, out=d) for d in draws]
-        return self.chain.sample(self.targets[half], self.g_max_siemens, normals=tuple(draws))
+        return self.chain.sample(self.targets[p], self.g_max_siemens, normals=tuple(draws))
 
 
-def _weight_per_siemens(site: ArraySite, n_axes: int) -> Array:
-    scale = site.read_scale_siemens.reshape(-1, *(1,) * (n_axes - 1))
-    return np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0.0).astype(np.float32)
+class _Reading:
+    """What turns the counted conductances of one site into weights."""
+
+    def __init__(self, site: ArraySite, n_axes: int) -> None:
+        scale = site.read_scale_siemens.reshape(-1, *(1,) * (n_axes - 1))
+        self.per_siemens = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0.0).astype(np.float32)
+        zero = sum(part.sign * part.gain * part.zero for part in site.encoding.parts)
+        gains = sum(part.sign * part.gain for part in site.encoding.parts)
+        base = gains * site.cell.g_min_siemens + zero * site.span_siemens
+        self.base = None if site.encoding.kind == "differential" else base.reshape(scale.shape).astype(np.float32)
+
+    def weights(self, counted: Array) -> Array:
+        """Return the weights, in the memory of what was counted."""
+        if self.base is not None:
+            counted -= self.base
+        counted *= self.per_siemens
+        return counted
 
 
-def _single(pair: Pair) -> Pair:
-    return Pair(positive_siemens=pair.positive_siemens.astype(np.float32), negative_siemens=pair.negative_siemens.astype(np.float32))
+def _single(values: Array) -> Array:
+    return values.astype(np.float32)
 
 
 N_VIEWS = 4

@@ -113,12 +113,10 @@ class TrialRunner:
     def _read_noise(self, i: NodeIndex, draw: Draw, x: Array, shape: tuple[int, ...], trial: int, number: int) -> Array:
         """One read a position and image: the sum over a column's independent Gaussian reads is Gaussian."""
         layer = self.layers[i]
-        law, pair = layer.site.read_law, draw.pairs[layer.name]
+        law, site = layer.site.read_law, layer.site
         assert law is not None  # only layers with read noise come here
-        g_max = layer.site.cell.g_max_siemens
-        variance = law.variance_siemens2(pair.positive_siemens, g_max) + law.variance_siemens2(pair.negative_siemens, g_max)
-        scale = layer.site.read_scale_siemens.reshape(-1, *(1,) * (variance.ndim - 1))
-        in_weights = np.divide(variance, scale**2, out=np.zeros(variance.shape), where=np.broadcast_to(scale > 0, variance.shape))
+        seen = tuple(law.variance_siemens2(cells, site.cell.g_max_siemens) for cells in draw.cells[layer.name])
+        in_weights = site.weight_variance(seen, site.read_scale_siemens)
         spread = layer.operator.multiply(in_weights.astype(np.float32), x * x)
         draws = normals(np.empty(shape, np.float32), seed=self.seed, site=self.read_sites[i] ^ (number << 20), trial=trial)
         return np.sqrt(spread, out=spread) * draws
@@ -133,12 +131,12 @@ class _Meter:
     def read(self, i: NodeIndex, x: Array) -> None:
         """Account the reads of node i for inputs `(*shape, B)`."""
         layer = self.layers[i]
-        pair, n_images = self.draw.pairs[layer.name], x.shape[-1]
-        total = pair.positive_siemens.astype(np.float64) + pair.negative_siemens
+        cells, n_images = self.draw.cells[layer.name], x.shape[-1]
+        total = np.sum(cells, axis=0, dtype=np.float64)
         self.sum_w += float(np.sum(total * layer.operator.row_activity(x))) * layer.volts_per_unit**2 * n_images
         feedback = layer.sense.feedback_ohm
         if feedback is not None:
-            squares = sum(float(column_squares(layer.operator, g, x).sum()) for g in (pair.positive_siemens, pair.negative_siemens))
+            squares = sum(float(column_squares(layer.operator, g, x).sum()) for g in cells)
             self.sum_w += feedback * squares * layer.volts_per_unit**2
 
 
