@@ -30,7 +30,7 @@ from devices.base.toml_codec import (
     value_text,
     write_lines,
 )
-from devices.law import CellLaw, ReadLaw
+from devices.law import CellLaw, ConverterLaw, ReadLaw
 from devices.weight_encoding import Encoding
 
 Leaf: TypeAlias = float | int | bool | str | None
@@ -56,6 +56,12 @@ def _drift_laws() -> dict[str, type]:
     return dict(DRIFT_LAWS)
 
 
+def _converters() -> dict[str, type]:
+    from devices.converter import CONVERTERS
+
+    return dict(CONVERTERS)
+
+
 SMALLEST, LARGEST = 1e-15, 1e15
 """What a physical quantity of a spec may be, in SI: no device leaves this, and its square is a float32."""
 
@@ -76,6 +82,7 @@ _PROGRAMMING = {
     "error_rel": f"Standard deviation of the error, {_OVER}",
     "clip": "Whether a conductance that would be negative is zero instead.",
 }
+_CONVERTER: dict[str, str] = {}
 _READ_NOISE = {"error_rel": f"Standard deviation of the noise, {_OVER}"}
 
 
@@ -163,6 +170,14 @@ class Drive:
     """How inputs are applied."""
 
     v_read_v: float = field(metadata=about("Read voltage, reached by a layer's calibrated maximum.", above=0.0))
+    dac: ConverterLaw | None = field(
+        default=None,
+        metadata=about("What turns inputs into voltages.", absent="any voltage can be applied", kinds=_converters, docs=_CONVERTER),
+    )
+    slice_bits: int | None = field(
+        default=None,
+        metadata=about("Bits of an input that are applied at a time, in as many reads as that takes.", at_least=1, absent="all at once"),
+    )
     t_read_s: float | None = field(
         default=None, metadata=about("Time one read takes.", above=0.0, absent="energies are not known, power is", per_layer=False)
     )
@@ -175,12 +190,18 @@ class Drive:
 
     def __post_init__(self) -> None:
         _check_numbers(self)
+        if self.slice_bits is not None and self.dac is None:
+            raise SpecError("slice_bits: inputs need a [drive.dac] before they can be applied in slices")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sense:
     """How currents are read."""
 
+    adc: ConverterLaw | None = field(
+        default=None,
+        metadata=about("What turns a column's current into a number.", absent="any current is known", kinds=_converters, docs=_CONVERTER),
+    )
     feedback_ohm: float | None = field(
         default=None, metadata=about("Feedback resistance of the transimpedance amplifiers.", above=0.0, absent="no amplifier power term")
     )

@@ -16,7 +16,7 @@ import numpy as np
 
 from accelsim.lower import ArraySite, Cells
 from accelsim.placement import PlacedLayer, Plan, image_chunks
-from accelsim.response.target import Weights
+from accelsim.response.weights import Weights
 from devices.base.errors import SpecError
 from workloads.network import Network
 from workloads.operators.base import Array
@@ -47,7 +47,7 @@ def reads_per_second_times_read_time(plan: Plan) -> float:
                 f"drive.rate_hz is {drive.rate_hz:g} Hz, but power at a given rate needs drive.t_read_s; set it, or leave rate_hz out"
             )
         return drive.rate_hz * drive.t_read_s
-    return 1.0 / max(layer.operator.n_positions for layer in plan.layers)
+    return 1.0 / max(layer.n_reads for layer in plan.layers)
 
 
 def activity(plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights]) -> dict[str, Array]:
@@ -55,10 +55,15 @@ def activity(plan: Plan, graph: Network, samples: Samples, views: Sequence[Weigh
     sums = {layer.name: np.zeros(layer.operator.weights.shape) for layer in plan.layers}
 
     def add(layer: PlacedLayer, x: Array) -> None:
-        sums[layer.name] += layer.operator.row_activity(x) * layer.volts_per_unit**2 * x.shape[-1]
+        sums[layer.name] += row_activity(layer, x) * layer.volts_per_unit**2 * x.shape[-1]
 
     _walk_layers(plan, graph, samples, views, add)
     return {name: total / (len(samples) * len(views)) for name, total in sums.items()}
+
+
+def row_activity(layer: PlacedLayer, x: Array) -> Array:
+    """Return the squared drive of each weight's row, over all reads of all positions and averaged over images, for an input of one."""
+    return layer.operator.row_activity(x) if layer.path is None else layer.path.activity(x)
 
 
 def _walk_layers(plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights], add: Callable[[PlacedLayer, Array], None]) -> None:

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from accelsim.accelerator import Cell, Mapping
+from accelsim.datapath import Slices
 from devices.law import ArrayMap, CellChain, IdealWires, ReadLaw
 from devices.weight_encoding import Encoding
 from workloads.operators.base import Array
@@ -157,6 +158,39 @@ class ArraySite:
         """Return the weights that conductances are read as, at a scale by column."""
         span = self._by_column(self.span_siemens)
         return self.encoding.decode(cells, self._by_column(scale_siemens), span, self.cell.g_min_siemens)
+
+    def slices(self, cells: Cells) -> Slices:
+        """Return the weights that conductances are read as, slice by slice."""
+        scale, span = self._by_column(self.read_scale_siemens), self._by_column(self.span_siemens)
+        return self.encoding.decode_slices(cells, scale, span, self.cell.g_min_siemens)
+
+    def ideal_slices(self) -> Slices:
+        """Return the weights that the targets stand for, slice by slice."""
+        return self.slices(self.targets())
+
+    def slice_moments(self) -> tuple[Slices, Slices]:
+        """Return mean and variance of the weights of each slice over programmings."""
+        mean, variance = self.stored()
+        return self.slices(mean), self._slice_variances(variance)
+
+    def read_slices(self) -> Slices | None:
+        """Return the variance of the weights of each slice at one read, given their mean stored values; None without read noise."""
+        if self.read_law is None:
+            return None
+        return self.read_slices_of(tuple(np.sqrt(m**2 + v) for m, v in zip(*self.stored())))
+
+    def read_slices_of(self, cells: Cells) -> Slices:
+        """Return the variance of the weights of each slice at one read of given conductances."""
+        assert self.read_law is not None  # the caller has looked
+        return self._slice_variances(tuple(self.read_law.variance_siemens2(part, self.cell.g_max_siemens) for part in cells))
+
+    def _slice_variances(self, variances: Cells) -> Slices:
+        scale, parts = self._by_column(self.read_scale_siemens), self.encoding.parts
+        found = []
+        for s in range(self.encoding.n_slices):
+            chosen = [part.gain**2 * v for part, v in zip(parts, variances, strict=True) if part.slice == s]
+            found.append(_over_square(np.sum(chosen, axis=0), scale))
+        return tuple(found)
 
     def stored(self, *, quantized: bool = True) -> tuple[Cells, Cells]:
         """Return the mean conductances of the cells of each weight, and their variances (siemens squared)."""

@@ -1,13 +1,15 @@
 """Placing a network on an accelerator: calibration, scales, and the lowered graph that predictors and samplers walk."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import numpy as np
 
 from accelsim.accelerator import Accelerator, Drive, Sense
+from accelsim.calibration import calibrated_paths, refuse_rescaling
+from accelsim.datapath import DataPath
 from accelsim.design import Design
 from accelsim.lower import ArraySite
 from devices.base.errors import SamplesError, SpecError
@@ -36,6 +38,8 @@ class PlacedLayer:
         The cells of the weights, and of the bias where the mapping stores it in devices.
     input_max
         Largest magnitude of the layer's input over the calibration samples; it is driven with `drive.v_read_v`.
+    path
+        The way of its values through converters; None where there are none.
     n_arrays
         Arrays of the given size that the layer takes (row blocks times column blocks).
     """
@@ -48,6 +52,12 @@ class PlacedLayer:
     sense: Sense
     input_max: float
     n_arrays: int
+    path: DataPath | None = None
+
+    @property
+    def n_reads(self) -> int:
+        """Reads of one inference: positions times input slices."""
+        return self.operator.n_positions * (1 if self.path is None else self.path.n_reads)
 
     @property
     def operator(self) -> MatrixOperator:
@@ -97,6 +107,8 @@ class Plan:
     def rescaled(self, scale: str) -> "Plan":
         """Return the same placement with weights scaled per `network`, `layer` or `column`."""
         top = max(_largest_by_column(layer).max() for layer in self.layers)
+        moved = [layer for layer in self.layers if not np.array_equal(_with_scale(layer, scale, float(top)).site.w_max, layer.site.w_max)]
+        refuse_rescaling(layer.path for layer in moved)
         return replace(self, layers=tuple(_with_scale(layer, scale, float(top)) for layer in self.layers))
 
     def layer_of_node(self) -> dict[int, PlacedLayer]:
@@ -129,7 +141,7 @@ def place(network: Network, accelerator: Accelerator, *, calibration: Samples, d
     graph = reorder_relu_behind_pool(network)
     _check_layer_names(graph, accelerator)
     largest = _largest_inputs(graph, calibration)
-    layers = tuple(_place_layers(graph, accelerator, largest))
+    layers = tuple(_place_layers(graph, accelerator, largest, calibration))
     if not layers:
         raise SpecError(f"{network.name} has no layer with weights; there is nothing to place on arrays")
     plan = Plan(network=network, accelerator=accelerator, graph=graph, layers=layers, calibration_digest=calibration.digest)
@@ -182,12 +194,14 @@ def image_chunks(samples: Samples, size: int = CHUNK_IMAGES) -> Iterable[Array]:
         yield to_lanes(samples.x[start : start + size])
 
 
-def _place_layers(graph: Network, accelerator: Accelerator, largest: dict[int, float]) -> Iterable[PlacedLayer]:
+def _place_layers(graph: Network, accelerator: Accelerator, largest: dict[int, float], calibration: Samples) -> Iterable[PlacedLayer]:
     network_max = max((_network_max(n, accelerator) for _, n in graph.matrix_layers()), default=0.0)
+    locals_ = {i: accelerator.for_layer(node.name) for i, node in graph.matrix_layers()}
+    sites = {i: _site(node, locals_[i], network_max) for i, node in graph.matrix_layers()}
+    paths = calibrated_paths(sites, locals_, lambda watch: _walk_inputs(graph, calibration, watch))
     for i, node in graph.matrix_layers():
         assert isinstance(node.operator, MatrixOperator)
-        local = accelerator.for_layer(node.name)
-        site = _site(node, local, network_max)
+        local, site = locals_[i], sites[i]
         bias_site = None
         if local.mapping.bias == "device" and node.operator.bias is not None:
             bias_site = replace(site, part="bias")
@@ -198,9 +212,21 @@ def _place_layers(graph: Network, accelerator: Accelerator, largest: dict[int, f
             bias_site=bias_site,
             drive=local.drive,
             sense=local.sense,
-            input_max=largest[i],
+            input_max=paths[i].x_span if i in paths else largest[i],
+            path=paths.get(i),
             n_arrays=_n_arrays(node.operator, local, len(site.encoding.parts)),
         )
+
+
+def _walk_inputs(graph: Network, calibration: Samples, watch: Callable[[int, Array], None]) -> None:
+    """Show every layer's inputs `(*in_shape, B)`, those of the float network."""
+
+    def seen(i: int, inputs: tuple[Array, ...]) -> Array:
+        watch(i, inputs[0])
+        return graph.nodes[i].operator.forward(*inputs)
+
+    for chunk in image_chunks(calibration):
+        walk(graph, chunk, apply=seen)
 
 
 def _network_max(node: Node, accelerator: Accelerator) -> float:

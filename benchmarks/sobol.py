@@ -14,7 +14,8 @@ from scipy.stats import norm, qmc
 from accelsim import Plan, Samples
 from accelsim.response.linear import respond
 from accelsim.response.passes import Linearization, linearize, pull, push
-from accelsim.response.target import Weights, mean_weights, reference_outputs
+from accelsim.response.target import mean_weights, reference_outputs
+from accelsim.response.weights import Weights
 from accelsim.sampling.estimate import ControlMean, adjusted_losses
 from benchmarks.samplers import SEED, placed
 from validation.tables import Row
@@ -72,7 +73,7 @@ class _Trials:
         self.std = {layer.node: np.sqrt(layer.site.moments().variance).astype(np.float32) for layer in plan.layers}
         response = respond(plan, plan.graph, samples, seed=SEED)
         self.known = ControlMean(mean=float(np.mean((response.mean_output - self.wanted) ** 2)) + response.variance)
-        self.point = linearize(self.graph, self.images, self.mean.weights, self.mean.biases)
+        self.point = linearize(self.graph, self.images, self.mean)
         self.directions, self.share = _leading(self.point, self.std)
 
     def run(self, repeat: int, *, sobol: bool) -> Sampled:
@@ -94,7 +95,7 @@ class _Trials:
             errors[node] = std * z[start : start + std.size].reshape(std.shape)
             start += std.size
         noisy = Weights(weights={n: self.mean.weights[n] + e for n, e in errors.items()}, biases={})
-        point = linearize(self.graph, self.images, noisy.weights, noisy.biases)
+        point = linearize(self.graph, self.images, noisy)
         linear = from_lanes(self.point.output) + from_lanes(push(self.point, errors, {}))
         return (float(np.mean((from_lanes(point.output) - self.wanted) ** 2)), float(np.mean((linear - self.wanted) ** 2)))
 

@@ -132,6 +132,18 @@ class SignalOperator(ABC):
         """Return mean, variance and Stein gain of the output for a Gaussian signal."""
 
 
+class ConverterLaw(ABC):
+    """A converter as a spec describes it, before its range is known."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+    n_bits: int
+
+    @abstractmethod
+    def placed(self, low: float, high: float) -> SignalOperator:
+        """Return the converter for signals from `low` (0, or -high) to `high`."""
+
+
 class ReadLaw(ABC):
     """Noise that is fresh at every read."""
 

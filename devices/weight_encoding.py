@@ -83,6 +83,11 @@ class Encoding:
         return sum(self.slice_bits)
 
     @property
+    def n_slices(self) -> int:
+        """Cells of each sign that a weight takes."""
+        return max(1, len(self.slice_bits))
+
+    @property
     def n_levels(self) -> int | None:
         """Levels of a number, all slices together; None for any."""
         return 2**self.n_bits if self.slice_bits else self.levels
@@ -150,6 +155,14 @@ class Encoding:
         for part, cell in zip(self.parts, cells, strict=True):
             total = total + (part.sign * part.gain) * self._above_zero(part, cell, span_siemens, g_min_siemens)
         return np.divide(total, scale, out=np.zeros_like(total), where=np.broadcast_to(scale > 0.0, total.shape))
+
+    def decode_slices(self, cells: Sequence[Values], scale: Values, span_siemens: Values, g_min_siemens: float) -> tuple[Values, ...]:
+        """Return the weights slice by slice, each counted with its place value: `decode` is their sum."""
+        totals = [np.zeros_like(cells[0]) for _ in range(self.n_slices)]
+        for part, cell in zip(self.parts, cells, strict=True):
+            totals[part.slice] = totals[part.slice] + (part.sign * part.gain) * self._above_zero(part, cell, span_siemens, g_min_siemens)
+        live = np.broadcast_to(scale > 0.0, cells[0].shape)
+        return tuple(np.divide(total, scale, out=np.zeros_like(total), where=live) for total in totals)
 
     def _above_zero(self, part: Part, cell: Values, span: Values, g_min: float) -> Values:
         return cell if self.kind == "differential" else cell - (g_min + part.zero * span)

@@ -18,8 +18,8 @@ from accelsim.ledger import LayerPower, activity, read_power, reads_per_second_t
 from accelsim.optimizer.problem import BiasModel, Problem
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.response.linear import Response, respond
-from accelsim.response.passes import linearize, matrix_forward, pull
-from accelsim.response.target import Weights
+from accelsim.response.passes import linearize, pull
+from accelsim.response.weights import Weights
 from accelsim.sampling.programmings import Programmer, power_views
 from devices.base.errors import UnsupportedMethodError
 from workloads.network import Network, NodeIndex, to_lanes
@@ -173,6 +173,7 @@ def _variances(plan: Plan, response: Response) -> tuple[dict[str, Array], float]
                 f"optimize() has no closed form for errors that are another function of the state ({law.kind}, layer {layer.name!r}); "
                 "predict() a few designs with --set mapping.g_used_siemens=..., or use a state_independent or proportional cell"
             )
+        constant += parts.converters
         squared = layer.site.scale_siemens**2
         if law is not None and law.scales_with() == "target":
             constant += float(columns.sum())
@@ -303,13 +304,13 @@ def _shift_responses(plan: Plan, graph: Network, samples: Samples, view: Weights
     for start in range(0, len(samples), CHUNK):
         images = to_lanes(samples.x[start : start + CHUNK])
         n_images = images.shape[-1]
-        point = linearize(graph, images, view.weights, view.biases)
+        point = linearize(graph, images, view)
         b = np.zeros((groups.n, n_images, n_out))
 
         def visit(i: NodeIndex, delta: Array, x: Array, b: Array = b, n_images: int = n_images) -> None:
             layer = layers[i]
             unit = layer.site.cell.g_max_siemens
-            moved = matrix_forward(layer.operator, (shifts[i] / unit).astype(np.float32), x, np.zeros(layer.operator.n_columns, np.float32))
+            moved = layer.operator.multiply((shifts[i] / unit).astype(np.float32), x)
             split = split_lanes(delta, n_images).reshape(layer.operator.n_columns, -1, n_out, n_images)
             along = np.einsum("oprb,opb->obr", split, moved.reshape(layer.operator.n_columns, -1, n_images)) * unit
             np.add.at(b, groups.of_layer[layer.name], along)

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from accelsim.placement import PlacedLayer
+from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.question import Question
 from accelsim.report.records import INTERACTION
 from accelsim.response.linear import Response
-from accelsim.response.target import Weights, ideal_weights, mean_weights
+from accelsim.response.target import ideal_weights, input_converters_only, mean_weights
+from accelsim.response.weights import Weights
 from workloads.network import from_lanes, to_lanes
 from workloads.operators.base import Array
 from workloads.walk import rewalk, walk
@@ -27,22 +28,25 @@ def attribution_by_layer(question: Question, response: Response, *, mse: float) 
     parts = {}
     for layer in question.plan.layers:
         shares = response.layers[layer.name]
-        parts[layer.name] = bias2[layer.name] + shares.programming + shares.read_noise
+        parts[layer.name] = bias2[layer.name] + float(shares.variance_by_output.mean())
     return _with_interaction(parts, mse)
 
 
 def attribution_by_cause(question: Question, response: Response, *, mse: float, quantized: Array) -> dict[str, float]:
-    """Return the MSE with only one cause on: programming, drift, quantization, read noise; then `interaction`."""
+    """Return the MSE with only one cause on: programming, drift, quantization, read noise, converters; then `interaction`."""
     plan, wanted, parts = question.plan, question.wanted, {}
     if any(layer.site.cell.drift is not None for layer in plan.layers):
         for cause in ("programming", "drift"):
             if any(getattr(layer.site.cell, cause) is not None for layer in plan.layers):
                 parts[cause] = _stored_alone(question, response, cause)
     elif any(layer.site.cell.programming is not None for layer in plan.layers):
-        bias2 = float(np.mean((_programmed_only(question, response, quantized) - wanted) ** 2))
+        bias2 = float(np.mean((_programmed_only(question, response) - wanted) ** 2))
         parts["programming"] = bias2 + sum(layer.programming for layer in response.layers.values())
     if any(layer.site.encoding.n_levels is not None for layer in plan.layers):
-        parts["quantization"] = float(np.mean((quantized - wanted) ** 2))
+        stored = quantized if not _has_paths(plan) else ideal_weights(plan).without_paths().outputs(question.graph, question.samples)
+        parts["quantization"] = float(np.mean((stored - wanted) ** 2)) if question.reference == "float" else 0.0
+    if _has_paths(plan):
+        parts |= _converters_alone(question, response, quantized)
     if any(layer.site.read_law is not None for layer in plan.layers):
         parts["read_noise"] = sum(layer.read_noise for layer in response.layers.values())
     return _with_interaction(parts, mse)
@@ -68,16 +72,36 @@ def _without(layer: PlacedLayer, cause: str) -> PlacedLayer:
     return replace(layer, site=replace(layer.site, cell=cell), bias_site=bias)
 
 
-def _programmed_only(question: Question, response: Response, quantized: Array) -> Array:
+def _programmed_only(question: Question, response: Response) -> Array:
     """Return the outputs of mean weights without quantization error: of unquantized targets, or measured from quantized ones."""
     plan = question.plan
+    if _has_paths(plan) or any(layer.site.encoding.slice_bits for layer in plan.layers):  # digits have no targets without levels
+        views = mean_weights(plan).without_paths(), ideal_weights(plan).without_paths()
+        mean, ideal = (view.outputs(question.graph, question.samples) for view in views)
+        return mean - ideal + question.wanted
     if question.reference == "quantized" or all(layer.site.encoding.n_levels is None for layer in plan.layers):
         return response.mean_output
-    if any(layer.site.encoding.slice_bits for layer in plan.layers):  # digits have no targets without levels
-        return response.mean_output - quantized + question.wanted
     if not any(getattr(layer.site.cell.programming, "clip", False) for layer in plan.layers):
         return question.wanted  # errors have no mean: these are the float weights
     return mean_weights(plan, quantized=False).outputs(question.graph, question.samples)
+
+
+def _has_paths(plan: Plan) -> bool:
+    return any(layer.path is not None for layer in plan.layers)
+
+
+def _converters_alone(question: Question, response: Response, quantized: Array) -> dict[str, float]:
+    """Return the MSE of DACs alone, and of ADCs alone: their error on ideal stored weights, and what noise makes random of it."""
+    plan, graph, samples, parts = question.plan, question.graph, question.samples, {}
+    against_float = question.reference == "float"
+    if any(layer.path is not None and layer.path.dac is not None for layer in plan.layers):
+        outputs = input_converters_only(plan).outputs(graph, samples)
+        parts["dac"] = float(np.mean((outputs - question.wanted) ** 2)) if against_float else 0.0
+    if any(layer.path is not None and layer.path.adcs for layer in plan.layers):
+        without = ideal_weights(plan).without_adcs().outputs(graph, samples)
+        bias2 = float(np.mean((quantized - without) ** 2)) if against_float else 0.0
+        parts["adc"] = bias2 + sum(layer.converters for layer in response.layers.values())
+    return parts
 
 
 def _bias2_by_layer(question: Question) -> dict[str, float]:
@@ -91,9 +115,7 @@ def _bias2_by_layer(question: Question) -> dict[str, float]:
     for start in range(0, len(samples) if biased else 0, size):
         values = walk(graph, to_lanes(samples.x[start : start + size]), apply=base.applied_to(graph), keep=True)
         for layer in biased:
-            mean = alone[layer.name]
-            view = Weights(weights={**base.weights, **mean.weights}, biases={**base.biases, **mean.biases})
-            output = from_lanes(rewalk(graph, values, layer.node, apply=view.applied_to(graph)))
+            output = from_lanes(rewalk(graph, values, layer.node, apply=alone[layer.name].over(base).applied_to(graph)))
             errors = output.reshape(output.shape[0], -1).astype(np.float64) - wanted[start : start + size]
             sums[layer.name] += float(np.sum(errors**2))
     return {name: total / wanted.size for name, total in sums.items()}

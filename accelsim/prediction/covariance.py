@@ -14,7 +14,7 @@ import numpy as np
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.bivariate import relu_covariance
 from accelsim.prediction.taps import tap_indices
-from accelsim.response.passes import ancestors, matrix_forward
+from accelsim.response.passes import ancestors
 from devices.base.errors import UnsupportedMethodError
 from workloads.network import INPUT, Network, Node, NodeIndex
 from workloads.operators.activation import Elementwise, PiecewiseLinear
@@ -35,6 +35,8 @@ def full_covariance(plan: Plan, graph: Network, samples: Samples) -> tuple[Array
         )
     if any(layer.site.read_law is not None for layer in plan.layers):
         raise UnsupportedMethodError("method covariance has no rule for read noise; use adjoint, sketched or corrected")
+    if any(layer.path is not None for layer in plan.layers):
+        raise UnsupportedMethodError("method covariance has no rule for converters; use adjoint, sketched or corrected")
     moments = {layer.node: _Moments.of(layer) for layer in plan.layers}
     found = [_Image(graph, moments).run(x) for x in samples.x.astype(np.float64)]
     return np.stack([mean for mean, _ in found]), np.stack([matrix for _, matrix in found])
@@ -136,7 +138,8 @@ class _Image:
 
     def _add_matrix(self, i: NodeIndex, node: Node, operator: MatrixOperator, x: Array) -> None:
         m = self.moments[i]
-        self.means[i] = matrix_forward(operator, m.mean, x, np.zeros(operator.n_columns) if m.bias is None else m.bias)
+        bias = np.zeros(operator.n_columns) if m.bias is None else m.bias
+        self.means[i] = operator.multiply(m.mean, x) + bias.reshape(-1, *(1,) * (len(self._shape(i)) - 1), 1)
         source = node.inputs[0]
         block = self.blocks.get((source, source))
         flat = x.reshape(-1)

@@ -70,6 +70,10 @@ def _changes(plan: Plan, report: ErrorReport, n_layers: int) -> Iterator[tuple[s
         yield "half the read noise, all layers", _read_noise_halved
     if any(layer.site.mapping.levels is not None for layer in plan.layers):
         yield "twice the levels, all layers", _levels_doubled
+    if any(layer.path is not None and layer.path.adcs for layer in plan.layers):
+        yield "ideal ADCs, all layers", _without_adcs
+    if any(layer.path is not None and layer.path.dac is not None for layer in plan.layers):
+        yield "ideal DACs, all layers", _without_dacs
     if not any(layer.site.mapping.precompensate for layer in plan.layers) and report.bias2 > 0.01 * report.mse:
         yield "mapping.precompensate = true", _precompensated
     shares = {name: share for name, share in report.by_layer.items() if name != INTERACTION}
@@ -101,6 +105,14 @@ def _read_noise_halved(layer: PlacedLayer) -> PlacedLayer:
 def _levels_doubled(layer: PlacedLayer) -> PlacedLayer:
     levels = layer.site.mapping.levels
     return layer if levels is None else _with(layer, "mapping", levels=2 * levels)
+
+
+def _without_adcs(layer: PlacedLayer) -> PlacedLayer:
+    return layer if layer.path is None else replace(layer, path=replace(layer.path, adcs=()))
+
+
+def _without_dacs(layer: PlacedLayer) -> PlacedLayer:
+    return layer if layer.path is None else replace(layer, path=replace(layer.path, dac=None, digits=None))
 
 
 def _precompensated(layer: PlacedLayer) -> PlacedLayer:

@@ -17,7 +17,7 @@ from devices.base.errors import UnsupportedMethodError
 from workloads.operators.base import Array
 
 MAX_SAMPLES = 96
-"""Samples an image of a sketch and its repetition."""
+"""Samples an image of a sketch and its repetitions."""
 HOPELESS = 384
 """Samples that seem needed beyond which there is no repetition; fewer may be needed than a first sketch with an outlier says."""
 REPEATS = 0x5EED_C0DE_0000_0002
@@ -35,7 +35,7 @@ def adjoint(question: Question, response: Response, check: SelfCheck | None = No
     """First order, with its error estimated from a few noisy programmings."""
     check = check or check_linear(question, response, once=True)
     bias2 = np.mean((response.mean_output - question.wanted) ** 2, axis=0)
-    by_output = None if response.n_probes else bias2 + sum(p.programming_by_output + p.read_by_output for p in response.layers.values())
+    by_output = None if response.n_probes else bias2 + sum(p.variance_by_output for p in response.layers.values())
     se_rel = response.variance_se / max(float(bias2.mean()) + response.variance, 1e-300)
     return Verdict(
         method="adjoint",
@@ -54,9 +54,9 @@ def adjoint(question: Question, response: Response, check: SelfCheck | None = No
 def sketched(question: Question, response: Response) -> Verdict:
     """Statistical linearization with sampled remainders: again with more samples, where that may make the interval narrow enough."""
     found = [_sketch(question, response, 0, N_TANGENTS)]
-    limit = max(N_TANGENTS, min(MAX_SAMPLES, tangents_that_fit(question.graph)))
-    while (have := _n_samples(found)) < limit and have < (needed := _needed(question, found)) <= HOPELESS:
-        more = min(max(needed - have, N_TANGENTS), limit - have)
+    at_once = max(N_TANGENTS, tangents_that_fit(question.graph))
+    while (have := _n_samples(found)) < MAX_SAMPLES and have < (needed := _needed(question, found)) <= HOPELESS:
+        more = min(max(needed - have, N_TANGENTS), MAX_SAMPLES - have, at_once)
         found.append(_sketch(question, response, len(found), max(more, 2)))
     return _mean_of(question, found)
 

@@ -17,7 +17,8 @@ from accelsim.report.records import ErrorReport
 from accelsim.response.labels import usable_labels
 from accelsim.response.linear import Response, bytes_per_lane, images_at_a_time, respond
 from accelsim.response.probes import n_probes_for
-from accelsim.response.target import Reference, Weights, graph_to_output, ideal_weights
+from accelsim.response.target import Reference, graph_to_output, ideal_weights
+from accelsim.response.weights import Weights
 from accelsim.sampling.programmings import N_CHECKED, Programmer, power_views
 from devices.base.errors import MemoryLimitError, SpecError
 from devices.base.quantity import format_quantity
@@ -109,7 +110,8 @@ def _check_memory(plan: Plan, graph: Network, n_images: int, limit: int) -> None
 def _outputs(plan: Plan, graph: Network, samples: Samples, reference: Reference) -> _Outputs:
     clean = Weights(weights={}, biases={}).outputs(graph, samples)
     has_levels = any(layer.site.encoding.n_levels is not None for layer in plan.layers)
-    quantized = ideal_weights(plan).outputs(graph, samples) if has_levels else clean
+    has_converters = any(layer.path is not None for layer in plan.layers)
+    quantized = ideal_weights(plan).outputs(graph, samples) if has_levels or has_converters else clean
     return _Outputs(clean=clean, quantized=quantized, wanted=clean if reference == "float" else quantized)
 
 

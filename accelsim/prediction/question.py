@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.placement import Plan
-from accelsim.response.target import Reference, Weights
+from accelsim.response.target import Reference
+from accelsim.response.weights import Weights
 from accelsim.sampling.programmings import Programmer
 from workloads.network import Network
 from workloads.operators.base import Array

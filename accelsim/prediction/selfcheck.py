@@ -15,7 +15,6 @@ The adjoint pass has taken `N_CHECKED` programmings along, so their J e costs no
 programming meets one group of images, in the next round the next one, and the scatter between groups counts as error.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +23,8 @@ from scipy import stats
 
 from accelsim.prediction.question import Question
 from accelsim.response.linear import Response
-from accelsim.response.passes import Linearization, linearize, matrix_forward, push
-from accelsim.response.target import Weights
+from accelsim.response.passes import Linearization, linearize, push
+from accelsim.response.weights import Weights
 from accelsim.sampling.programmings import CHECK_TRIAL, N_CHECKED
 from devices.base.stream import normals, site_id
 from workloads.network import NodeIndex, from_lanes, to_lanes
@@ -138,8 +137,7 @@ class _Group:
     def point(self) -> Linearization:
         """The network of mean weights on these images."""
         if self._point is None:
-            mean = self.programmer.mean
-            self._point = linearize(self.question.graph, self.images, mean.weights, mean.biases)
+            self._point = linearize(self.question.graph, self.images, self.programmer.mean)
         return self._point
 
     def _linear(self, error: Weights, k: int) -> Array:
@@ -154,17 +152,15 @@ class _Group:
 
     def _output(self, error: Weights, k: int, sign: float) -> Array:
         """Return the outputs `(images, n_out)` with `sign` times the errors of the weights, and of the reads."""
-        graph, mean = self.question.graph, self.programmer.mean
-        weights = {n: mean.weights[n] + sign * e for n, e in error.weights.items()}
-        biases: Mapping[NodeIndex, Array] = {n: mean.biases[n] + sign * e for n, e in error.biases.items()}
+        graph, view = self.question.graph, self.programmer.mean.shifted(error, sign)
 
         def apply(i: NodeIndex, inputs: tuple[Array, ...]) -> Array:
             operator = graph.nodes[i].operator
             if not isinstance(operator, MatrixOperator):
                 return operator.forward(*inputs)
-            y = matrix_forward(operator, weights[i], inputs[0], biases.get(i))
+            y = view.product(i, operator, inputs[0])
             if i in self.read_sites:
-                y += sign * self._read_noise(i, inputs[0], k)
+                y += sign * self._read_noise(i, view.driven(i, inputs[0]), k)
             return y
 
         return _flat(run(graph, self.images, apply=apply))

@@ -12,14 +12,16 @@ the samples of different images are uncorrelated, so that an average over images
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from accelsim.lower import ArraySite
 from accelsim.placement import PlacedLayer, Plan
-from accelsim.response.passes import Linearization, MatrixMap, after_a_matrix, ancestors, matrix_forward
+from accelsim.response.passes import Linearization, MatrixMap, after_a_matrix, ancestors
 from accelsim.response.target import mean_weights
+from accelsim.response.weights import Weights
+from accelsim.sampling.programmings import SKETCH_TRIAL, Programmer, reads_of
 from devices.base.stream import normals, rademacher, site_id
 from workloads.network import INPUT, Network, NodeIndex
 from workloads.operators.activation import Elementwise
@@ -79,9 +81,9 @@ class Moments:
     read_variance: Array | None
 
 
-def moments_of(plan: Plan) -> dict[NodeIndex, Moments]:
-    """Return the moments of every matrix layer."""
-    view = mean_weights(plan)
+def moments_of(plan: Plan, view: Weights | None = None) -> dict[NodeIndex, Moments]:
+    """Return the moments of every matrix layer; `view` are the mean weights, where they are at hand."""
+    view = view or mean_weights(plan)
     return {
         layer.node: Moments(
             mean=view.weights[layer.node],
@@ -100,7 +102,10 @@ class Forward:
     def __init__(self, plan: Plan, graph: Network, *, seed: int, n_tangents: int) -> None:
         self.graph, self.seed, self.n_tangents = graph, seed, n_tangents
         self.layers: Mapping[NodeIndex, PlacedLayer] = plan.layer_of_node()
-        self.moments = moments_of(plan)
+        self.view = mean_weights(plan)
+        self.moments = moments_of(plan, self.view)
+        through = [layer for layer in plan.layers if layer.path is not None]
+        self.cells = {layer.node: Programmer(replace(plan, layers=(layer,)), seed=seed) for layer in through}
 
     def run(self, images: Array, chunk: int) -> Trace:
         """Return the trace of a chunk of images `(*input_shape, B)`."""
@@ -133,9 +138,43 @@ class Forward:
         return trace
 
     def _through_matrix(self, i: NodeIndex, x: State, trace: Trace, chunk: int) -> State:
+        """Return the samples behind a matrix layer."""
+        return self._through_cells(i, x, trace, chunk) if i in self.cells else self._through_weights(i, x, trace, chunk)
+
+    def _through_cells(self, i: NodeIndex, x: State, trace: Trace, chunk: int) -> State:
+        """Every sample meets a programming of its own and all converters; linear in it is what would happen without them.
+
+            y_k = ADC(W_k DAC(mu + T_k)),   linear: M T_k + (W_k - M) (mu + T_k)
+        """
+        operator, m, cells = self.layers[i].operator, self.moments[i], self.cells[i]
+        mean = self.view.product(i, operator, x.mean)
+        second = x.mean**2 if x.variance is None else x.mean**2 + x.variance
+        variance = operator.multiply(m.variance, second)
+        tangents = np.empty((self.n_tangents, *mean.shape), np.float32)
+        left = np.empty_like(tangents)
+        for k in range(self.n_tangents):
+            number = SKETCH_TRIAL + chunk * self.n_tangents + k
+            draw = cells.draw(number)
+            at = x.mean if x.tangents is None else x.mean + x.tangents[k]
+            reads = reads_of(self.layers[i].site, draw, seed=self.seed, trial=number)
+            total = draw.view.product(i, operator, at, **reads)
+            linear = operator.multiply(draw.view.weights[i] - m.mean, at)
+            if m.bias is not None:
+                linear += (draw.view.biases[i] - m.bias).reshape(-1, *(1,) * (linear.ndim - 1))
+            if (before := x.linear(k)) is not None:
+                pushed = operator.multiply(m.mean, before)
+                linear += pushed
+                variance += np.multiply(pushed, pushed, out=pushed) / self.n_tangents
+            np.subtract(total, mean, out=tangents[k])
+            np.subtract(tangents[k], linear, out=left[k])
+        if x.tangents is not None:
+            trace.mixes[i] = self._mixed(x.tangents, site_id(self.layers[i].name, "mix"), chunk)
+        return State(mean=mean, variance=variance, tangents=tangents, left=left)
+
+    def _through_weights(self, i: NodeIndex, x: State, trace: Trace, chunk: int) -> State:
         """`T <- M T + E (mu + T)` and `v <- mean_k (M T)^2 + sum_j V_j (mu^2 + v)`."""
         operator, m, name = self.layers[i].operator, self.moments[i], self.layers[i].name
-        mean = matrix_forward(operator, m.mean, x.mean, m.bias)
+        mean = self.view.product(i, operator, x.mean)
         second = x.mean**2 if x.variance is None else x.mean**2 + x.variance
         variance = operator.multiply(m.variance, second)
         columns = self._signs(mean, site_id(name, "columns"), chunk)

@@ -11,14 +11,16 @@ fresh at each read is independent by position: squared first, then summed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from accelsim.lower import ArraySite
 from accelsim.placement import PlacedLayer, Plan
-from accelsim.response.passes import linearize, pull, push
+from accelsim.response.passes import Linearization, linearize, pull, push
 from accelsim.response.probes import combinations, every_output, probe_variance
-from accelsim.response.target import Weights, mean_weights
+from accelsim.response.target import mean_weights
+from accelsim.response.weights import Weights
 from workloads.kernels import GradientMoments
 from workloads.network import Network, NodeIndex, from_lanes, to_lanes
 from workloads.operators.base import Array
@@ -40,7 +42,7 @@ class LayerResponse:
         S of (2), float64, in the shape of the weights.
     bias_power
         The same for a bias that is stored in devices, `(n_columns,)`.
-    programming_by_output, read_by_output
+    programming_by_output, read_by_output, converter_by_output
         Variance of each output, averaged over images, `(n_out,)` (one entry with probes).
     row_activity
         Squared input of each weight's row, summed over positions and averaged over images, in the shape of the weights.
@@ -50,12 +52,23 @@ class LayerResponse:
     bias_power: Array
     programming_by_output: Array
     read_by_output: Array
+    converter_by_output: Array
     row_activity: Array
 
     @property
     def programming(self) -> float:
         """MSE by programming errors of this layer."""
         return float(self.programming_by_output.mean())
+
+    @property
+    def converters(self) -> float:
+        """MSE by what this layer's converters leave at random; the rest of their error is bias."""
+        return float(self.converter_by_output.mean())
+
+    @property
+    def variance_by_output(self) -> Array:
+        """Variance of each output by all causes."""
+        return self.programming_by_output + self.read_by_output + self.converter_by_output
 
     @property
     def read_noise(self) -> float:
@@ -124,6 +137,7 @@ class _Tally:
     bias_power: Array
     programming: Array
     read: Array
+    converters: Array
     activity: Array
 
 
@@ -192,19 +206,20 @@ class _Worker:
             bias_power=np.zeros(n),
             programming=np.zeros(self.n_carried),
             read=np.zeros(self.n_carried),
+            converters=np.zeros(self.n_carried),
             activity=np.zeros(()),
         )
 
     def add(self, images: Array) -> None:
         """Add a chunk of images `(*input_shape, B)`."""
-        point = linearize(self.graph, images, self.view.weights, self.view.biases)
+        point = linearize(self.graph, images, self.view)
         n_images = images.shape[-1]
         self.lane_power = np.zeros(self.n_carried * n_images)
         self.chunk_covariance = np.zeros((self.n_carried, self.n_carried, n_images)) if self.covariance else None
         self.chunk_draws = np.zeros((self.n_draws, self.n_carried * n_images)) if self.errors else None
         if self.pushed:
             self.drawn.append(np.stack([self._flat(push(point, e.weights, e.biases)) for e in self.pushed]))
-        pull(point, self._seeds(n_images), self._visit)
+        pull(point, self._seeds(n_images), partial(self._visit, point))
         self.outputs.append(self._flat(point.output))
         lanes = self.lane_power.reshape(self.n_carried, n_images)
         self.by_image.append(lanes.sum(axis=0) / self.n_out)
@@ -227,7 +242,7 @@ class _Worker:
             seeds = every_output(self.n_out, n_images)
         return seeds.reshape(*self.graph.nodes[self.graph.output].shape, -1)
 
-    def _visit(self, i: NodeIndex, delta: Array, x: Array) -> None:
+    def _visit(self, point: Linearization, i: NodeIndex, delta: Array, x: Array) -> None:
         operator, tally = self.layers[i].operator, self.tallies[i]
         moments = operator.gradient_moments(delta, x, self.variances[i], covariance=self.covariance, directions=self.errors.get(i))
         tally.power += moments.power
@@ -237,12 +252,19 @@ class _Worker:
         if self.bias_variances[i] is not None:
             self._add_bias(tally, delta, self.bias_variances[i], self.bias_errors.get(i), x.shape[-1])
         if (variances := self.read_variances[i]) is not None:
-            spread = operator.multiply(variances, x * x)
-            flat, spread = delta.reshape(-1, self.n_carried, x.shape[-1]), spread.reshape(-1, x.shape[-1])
-            fresh = np.einsum("frb,fb->rb", flat * flat, spread)
-            if self.chunk_covariance is not None:
-                self.chunk_covariance += np.einsum("frb,fsb->rsb", flat * spread[:, None, :], flat)
-            self._share(tally.read, fresh.ravel().astype(np.float64))
+            path = self.view.paths.get(i)
+            spread = operator.multiply(variances, x * x) if path is None else path.read_spread(variances, x)
+            self._add_fresh(tally.read, delta, spread)
+        if i in point.rests:
+            self._add_fresh(tally.converters, delta, point.rests[i])
+
+    def _add_fresh(self, by_output: Array, delta: Array, spread: Array) -> None:
+        """Add errors that are independent from position to position, of variance `spread` `(*shape, B)`."""
+        flat, spread = delta.reshape(-1, self.n_carried, spread.shape[-1]), spread.reshape(-1, spread.shape[-1])
+        fresh = np.einsum("frb,fb->rb", flat * flat, spread)
+        if self.chunk_covariance is not None:
+            self.chunk_covariance += np.einsum("frb,fsb->rsb", flat * spread[:, None, :], flat)
+        self._share(by_output, fresh.ravel().astype(np.float64))
 
     def _share(self, by_output: Array, lane_power: Array) -> None:
         by_output += lane_power.reshape(self.n_carried, -1).sum(axis=1)
@@ -275,6 +297,7 @@ class _Worker:
                 bias_power=t.bias_power / per,
                 programming_by_output=t.programming / to_output,
                 read_by_output=t.read / to_output,
+                converter_by_output=t.converters / to_output,
                 row_activity=np.broadcast_to(t.activity / n_images, t.power.shape),
             )
             for n, t in self.tallies.items()

@@ -5,10 +5,11 @@ Forwards, each node leaves a `LocalMap`; matrix layers also leave their input. B
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from accelsim.response.weights import Weights
 from workloads.network import INPUT, Network, NodeIndex
 from workloads.operators.base import Array, LocalMap, Slopes
 from workloads.operators.matrix import MatrixOperator
@@ -44,6 +45,8 @@ class Linearization:
     matrix_inputs: Mapping[NodeIndex, Array]
     noisy: frozenset[NodeIndex]
     """Nodes that come after a matrix layer: where errors can be."""
+    rests: Mapping[NodeIndex, Array] = field(default_factory=dict)
+    """Variance of what converters leave, by layer, `(*shape, B)`: fresh at each position."""
 
 
 def ancestors(graph: Network) -> frozenset[NodeIndex]:
@@ -64,35 +67,32 @@ def after_a_matrix(graph: Network) -> frozenset[NodeIndex]:
     return frozenset(noisy)
 
 
-def matrix_forward(operator: MatrixOperator, weights: Array, x: Array, bias: Array | None = None) -> Array:
-    """Return `W x + b` with weights, and optionally a bias, other than the operator's own."""
-    y = operator.multiply(weights, x)
-    if bias is not None:
-        y += bias.reshape(-1, *(1,) * (y.ndim - 1)).astype(y.dtype)
-        return y
-    return operator.with_bias(y)
+def linearize(graph: Network, images: Array, view: Weights) -> Linearization:
+    """Run forwards with the given weights, leaving a map at each node that errors can reach.
 
-
-def linearize(graph: Network, images: Array, weights: Mapping[NodeIndex, Array], biases: Mapping[NodeIndex, Array]) -> Linearization:
-    """Run forwards with the given weights and biases, leaving a map at each node that errors can reach."""
+    A layer's map is that of its weights, from what drives its rows: converters pass small errors on as they are.
+    """
     needed, noisy, last = ancestors(graph), after_a_matrix(graph), graph.last_use()
     values: dict[NodeIndex, Array] = {INPUT: images}
     maps: dict[NodeIndex, LocalMap] = {}
     matrix_inputs: dict[NodeIndex, Array] = {}
+    rests: dict[NodeIndex, Array] = {}
     for i, node in enumerate(graph.nodes[: graph.output + 1]):
         if i not in needed:
             continue
         inputs = tuple(values[j] for j in node.inputs)
         if isinstance(node.operator, MatrixOperator):
-            values[i] = matrix_forward(node.operator, weights[i], inputs[0], biases.get(i))
-            maps[i] = MatrixMap(node.operator, weights[i])
-            matrix_inputs[i] = inputs[0]
+            values[i], rest = view.averaged(i, node.operator, inputs[0])
+            if rest is not None:
+                rests[i] = rest
+            maps[i] = MatrixMap(node.operator, view.weights[i])
+            matrix_inputs[i] = view.driven(i, inputs[0])
         else:
             values[i] = node.operator.forward(*inputs)
             if i in noisy:
                 maps[i] = node.operator.linearize(inputs, values[i])
         _forget(values, node.inputs, last, i, graph.output)
-    return Linearization(graph=graph, output=values[graph.output], maps=maps, matrix_inputs=matrix_inputs, noisy=noisy)
+    return Linearization(graph=graph, output=values[graph.output], maps=maps, matrix_inputs=matrix_inputs, noisy=noisy, rests=rests)
 
 
 def _forget(values: dict[NodeIndex, Array], inputs: tuple[NodeIndex, ...], last: list[NodeIndex], i: NodeIndex, output: NodeIndex) -> None:

@@ -1,19 +1,18 @@
 """What is predicted: the output that counts, the reference it is compared with, and the weights of each point of view."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from accelsim.placement import Plan, check_magnitude, image_chunks
-from accelsim.response.passes import matrix_forward
+from accelsim.datapath import DataPath, Slices
+from accelsim.placement import Plan
+from accelsim.response.weights import Weights
 from devices.base.errors import NetworkError
-from workloads.network import INPUT, Network, NodeIndex, from_lanes
+from workloads.network import INPUT, Network, NodeIndex
 from workloads.operators.base import Array
-from workloads.operators.matrix import MatrixOperator
 from workloads.samples import Samples
-from workloads.walk import run
 
 Reference = Literal["float", "quantized"]
 TRAILING = ("Softmax", "LogSoftmax", "Sigmoid", "ArgMax")
@@ -33,36 +32,9 @@ def graph_to_output(graph: Network, output: str | None) -> Network:
     return graph
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Weights:
-    """Weights, and stored biases, by node: one point of view on the same cells. float32."""
-
-    weights: Mapping[NodeIndex, Array]
-    biases: Mapping[NodeIndex, Array]
-
-    def outputs(self, graph: Network, samples: Samples) -> Array:
-        """Return the outputs `(N, n_out)`, float64, of the network with these weights."""
-        parts = [from_lanes(run(graph, chunk, apply=self.applied_to(graph))) for chunk in image_chunks(samples)]
-        outputs = np.concatenate(parts).reshape(len(samples), -1).astype(np.float64)
-        check_magnitude(outputs, what="outputs")
-        return outputs
-
-    def only(self, node: NodeIndex) -> "Weights":
-        """Return what one node has."""
-        return Weights(
-            weights={n: w for n, w in self.weights.items() if n == node}, biases={n: b for n, b in self.biases.items() if n == node}
-        )
-
-    def applied_to(self, graph: Network):  # type: ignore[no-untyped-def]
-        """Return the `apply` that walks `graph` with these weights."""
-
-        def apply(i: NodeIndex, inputs: tuple[Array, ...]) -> Array:
-            operator = graph.nodes[i].operator
-            if isinstance(operator, MatrixOperator):
-                return matrix_forward(operator, self.weights.get(i, operator.weights), inputs[0], self.biases.get(i))
-            return operator.forward(*inputs)
-
-        return apply
+def paths_of(plan: Plan) -> dict[NodeIndex, DataPath]:
+    """Return the ways through converters, of the layers that have any."""
+    return {layer.node: layer.path for layer in plan.layers if layer.path is not None}
 
 
 def ideal_weights(plan: Plan) -> Weights:
@@ -70,16 +42,28 @@ def ideal_weights(plan: Plan) -> Weights:
     return Weights(
         weights={layer.node: _single(layer.site.ideal_weights()) for layer in plan.layers},
         biases={layer.node: _single(layer.bias_site.ideal_weights()) for layer in plan.layers if layer.bias_site is not None},
+        paths=paths_of(plan),
+        slices={layer.node: _singles(layer.site.ideal_slices()) for layer in plan.layers if layer.path is not None},
     )
 
 
 def mean_weights(plan: Plan, *, quantized: bool = True) -> Weights:
-    """Return the mean weights over programmings; or, with `quantized` false, those of unquantized targets."""
+    """Return the mean weights over programmings, products averaged over them; or, with `quantized` false, those of unquantized targets."""
     biased = [layer for layer in plan.layers if layer.bias_site is not None]
+    moments = {layer.node: layer.site.slice_moments() for layer in plan.layers if layer.path is not None}
     return Weights(
         weights={layer.node: _single(layer.site.moments(quantized=quantized).mean) for layer in plan.layers},
         biases={layer.node: _single(layer.bias_site.moments(quantized=quantized).mean) for layer in biased if layer.bias_site},
+        paths=paths_of(plan),
+        slices={node: _singles(mean) for node, (mean, _) in moments.items()},
+        variances={node: _singles(variance) for node, (_, variance) in moments.items()},
     )
+
+
+def input_converters_only(plan: Plan) -> Weights:
+    """Return the float weights behind the plan's DACs."""
+    paths = {node: replace(path, adcs=()) for node, path in paths_of(plan).items()}
+    return Weights(weights={}, biases={}, paths=paths, slices={node: (path.operator.weights,) for node, path in paths.items()})
 
 
 def reference_outputs(plan: Plan, graph: Network, samples: Samples, reference: Reference) -> Array:
@@ -90,3 +74,7 @@ def reference_outputs(plan: Plan, graph: Network, samples: Samples, reference: R
 
 def _single(values: Array) -> Array:
     return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _singles(values: Sequence[Array]) -> Slices:
+    return tuple(_single(part) for part in values)

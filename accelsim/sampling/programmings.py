@@ -4,15 +4,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import overload
+from typing import TypedDict, overload
 
 import numpy as np
 
+from accelsim.datapath import Fresh, Slices
 from accelsim.lower import ArraySite, Cells
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.response.probes import N_ERRORS
-from accelsim.response.target import Weights, mean_weights
-from devices.base.stream import normals_of_sites, site_id
+from accelsim.response.target import mean_weights
+from accelsim.response.weights import Weights
+from devices.base.stream import normals, normals_of_sites, site_id
 from workloads.network import NodeIndex
 from workloads.operators.base import Array
 
@@ -25,6 +27,25 @@ class Draw:
     cells: dict[str, Cells]
 
 
+class Reads(TypedDict, total=False):
+    """How `Weights.product` is told of read noise."""
+
+    read: Slices
+    fresh: Fresh
+
+
+def reads_of(site: ArraySite, draw: Draw, *, seed: int, trial: int, chunk: int = 0) -> Reads:
+    """Return the noise of a site's conversions, fresh for each of them, each position and image; nothing without read noise."""
+    if site.read_law is None:
+        return {}
+
+    def fresh(conversion: int, shape: tuple[int, ...]) -> Array:
+        own = site_id(site.layer, f"read {conversion}", 0) ^ (chunk << 20)
+        return normals(np.empty(shape, np.float32), seed=seed, site=own, trial=trial)
+
+    return {"read": tuple(v.astype(np.float32) for v in site.read_slices_of(draw.cells[site.layer])), "fresh": fresh}
+
+
 class Programmer:
     """Draws programmings of a plan; what does not change from trial to trial is made once, in float32."""
 
@@ -32,7 +53,7 @@ class Programmer:
         self.seed = seed
         self.layers = plan.layers
         self.mean = mean_weights(plan)
-        self.groups = [_Cells(sites) for sites in _grouped(plan.layers)]
+        self.groups = [SiteCells(sites) for sites in _grouped(plan.layers)]
 
     def checked_errors(self) -> "CheckedErrors":
         """Return the errors of the programmings that a prediction is checked with."""
@@ -44,20 +65,24 @@ class Programmer:
         return Weights(
             weights={n: w - self.mean.weights[n] for n, w in view.weights.items()},
             biases={n: b - self.mean.biases[n] for n, b in view.biases.items()},
+            slices={n: tuple(a - b for a, b in zip(s, self.mean.slices[n])) for n, s in view.slices.items()},
         )
 
     def draw(self, trial: int, *, sign: float = 1.0) -> Draw:
         """Return trial number `trial`; with `sign=-1` its mirror image, from the same normals negated."""
         weights: dict[NodeIndex, Array] = {}
         biases: dict[NodeIndex, Array] = {}
+        slices: dict[NodeIndex, Slices] = {}
         stored: dict[str, Cells] = {}
         for cells in self.groups:
             for (node, site), conductances, decoded in cells.drawn(seed=self.seed, trial=trial, sign=sign):
                 if site.part == "weights":
                     weights[node], stored[site.layer] = decoded, conductances
+                    if node in self.mean.paths:
+                        slices[node] = tuple(part.astype(np.float32) for part in site.slices(conductances))
                 else:
                     biases[node] = decoded
-        return Draw(view=Weights(weights=weights, biases=biases), cells=stored)
+        return Draw(view=Weights(weights=weights, biases=biases, paths=self.mean.paths, slices=slices), cells=stored)
 
 
 N_CHECKED = N_ERRORS
@@ -111,7 +136,7 @@ def _n_cells(site: ArraySite) -> int:
     return math.prod(_shape(site))
 
 
-class _Cells:
+class SiteCells:
     """The cells of some sites: requested conductances and decoding, ready for many trials."""
 
     def __init__(self, sites: list[Site]) -> None:
@@ -180,6 +205,8 @@ def _single(values: Array) -> Array:
     return values.astype(np.float32)
 
 
+SKETCH_TRIAL = 5 << 29
+"""The first trial number of the programmings that sketches sample, apart from all others."""
 N_VIEWS = 4
 VIEW_TRIAL = 3 << 30
 """The first trial number of the views, apart from those of Monte-Carlo and of the self check."""

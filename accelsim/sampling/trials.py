@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from accelsim.ledger import column_squares
+from accelsim.ledger import column_squares, row_activity
 from accelsim.placement import Plan, image_chunks
 from accelsim.response.labels import usable_labels
-from accelsim.response.passes import Linearization, linearize, matrix_forward, push
-from accelsim.sampling.programmings import Draw, Programmer
+from accelsim.response.passes import Linearization, linearize, push
+from accelsim.sampling.programmings import Draw, Programmer, reads_of
 from devices.base.stream import normals, site_id
 from workloads.network import Network, NodeIndex, from_lanes
 from workloads.operators.base import Array
@@ -48,9 +48,9 @@ class TrialRunner:
         self.layers = plan.layer_of_node()
         self.read_sites = {n: site_id(layer.name, "read", 0) for n, layer in self.layers.items() if layer.site.read_law is not None}
         sizes = {chunk.shape[-1] for chunk in self.chunks}
-        self.programs = {} if self.read_sites else {size: Program(graph, size) for size in sizes}
+        self.programs = {} if self.read_sites or self.programmer.mean.paths else {size: Program(graph, size) for size in sizes}
         mean = self.programmer.mean
-        self.points: list[Linearization] = [linearize(graph, chunk, mean.weights, mean.biases) for chunk in self.chunks] if control else []
+        self.points: list[Linearization] = [linearize(graph, chunk, mean) for chunk in self.chunks] if control else []
         self.mean_outputs = [_flat(p.output) for p in self.points]
 
     def run(self, trial: int, *, sign: float = 1.0, control: bool = True) -> Outcome:
@@ -103,7 +103,10 @@ class TrialRunner:
                 return operator.forward(*inputs)
             if meter is not None:
                 meter.read(i, inputs[0])
-            y = matrix_forward(operator, view.weights[i], inputs[0], view.biases.get(i))
+            if i in view.paths:
+                reads = reads_of(self.layers[i].site, draw, seed=self.seed, trial=trial, chunk=number)
+                return view.product(i, operator, inputs[0], **reads)
+            y = view.product(i, operator, inputs[0])
             if i in self.read_sites:
                 y += self._read_noise(i, draw, inputs[0], y.shape, trial, number)
             return y
@@ -133,7 +136,7 @@ class _Meter:
         layer = self.layers[i]
         cells, n_images = self.draw.cells[layer.name], x.shape[-1]
         total = np.sum(cells, axis=0, dtype=np.float64)
-        self.sum_w += float(np.sum(total * layer.operator.row_activity(x))) * layer.volts_per_unit**2 * n_images
+        self.sum_w += float(np.sum(total * row_activity(layer, x))) * layer.volts_per_unit**2 * n_images
         feedback = layer.sense.feedback_ohm
         if feedback is not None:
             squares = sum(float(column_squares(layer.operator, g, x).sum()) for g in cells)

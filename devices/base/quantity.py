@@ -43,6 +43,7 @@ UNITS = {
         Unit(name="joule", symbol="J", measures="an energy", example='"2 pJ"'),
         Unit(name="farad", symbol="F", measures="a capacitance", example='"1 fF"'),
         Unit(name="hertz", symbol="Hz", measures="a rate", example='"1 kHz"'),
+        Unit(name="metre", symbol="m", measures="a length", example='"32 nm"'),
         Unit(name="metre2", symbol="m2", measures="an area", example='"1 mm2"', spellings=("m\u00b2", "m^2"), power=2),
         Unit(name="relative", symbol="", measures="a ratio", example='0.01 or "1 %"'),
         Unit(name="probability", symbol="", measures="a probability", example="1e-4"),
@@ -51,7 +52,7 @@ UNITS = {
 }
 SUFFIXES = {
     "siemens": "siemens", "ohm": "ohm", "v": "volt", "a": "ampere", "s": "second", "w": "watt", "j": "joule",
-    "f": "farad", "hz": "hertz", "m2": "metre2", "rel": "relative", "p": "probability",
+    "f": "farad", "hz": "hertz", "m": "metre", "m2": "metre2", "rel": "relative", "p": "probability",
 }  # fmt: skip
 _LONG_TIMES = {"min": 60.0, "h": 3600.0, "day": 86400.0}
 

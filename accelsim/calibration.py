@@ -1,0 +1,156 @@
+"""What converters are set to: their ranges, from the signals of calibration samples.
+
+Inputs are those of the float network, columns' signals those of the ideal stored weights on converted inputs. Signals are sampled
+evenly, so that large maps take little memory; their largest magnitudes are exact.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from accelsim.accelerator import Accelerator
+from accelsim.datapath import DataPath, InputDigits, blocks_of
+from accelsim.lower import ArraySite
+from devices.base.errors import SpecError
+from devices.converter import Converter, PlacedConverter, range_from
+from devices.law import ConverterLaw
+from workloads.operators.base import Array
+from workloads.operators.matrix import ConvTranspose
+
+SAMPLED = 1 << 16
+"""Values taken of one signal of one chunk of images."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Signal:
+    """Evenly sampled values, and the extremes of all of them."""
+
+    low: float = 0.0
+    high: float = 0.0
+    parts: list[Array] = field(default_factory=list)
+
+    def add(self, values: Array) -> None:
+        """Add the values of a chunk."""
+        flat = values.reshape(-1)
+        self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
+        self.parts.append(flat[:: max(1, flat.size // SAMPLED)].astype(np.float64))
+
+    def values(self) -> Array:
+        """Return the sampled values and both extremes."""
+        return np.concatenate([*self.parts, [self.low, self.high]])
+
+    def chosen_range(self, converter: ConverterLaw, *, worst: float, lattice: float | None = None) -> tuple[float, float]:
+        """Return the range the converter's rule chooses; `worst` is the largest magnitude that can occur, `lattice` the step of them."""
+        assert isinstance(converter, Converter)  # specs know no other
+        return range_from(self.values(), converter, worst_case=worst, lattice=lattice)
+
+
+def needs_path(local: Accelerator) -> bool:
+    """Whether values meet a converter on their way."""
+    return local.drive.dac is not None or local.sense.adc is not None
+
+
+def input_path(site: ArraySite, local: Accelerator, inputs: Signal) -> DataPath:
+    """Return the way of a layer's values with its input converters set, and ideal ones behind its columns."""
+    dac, digits = None, None
+    x_span = max(-inputs.low, inputs.high)
+    if local.drive.dac is not None:
+        low, high = inputs.chosen_range(local.drive.dac, worst=x_span)
+        dac = local.drive.dac.placed(low, high)
+        x_span = max(-low, high)
+        if local.drive.slice_bits is not None:
+            assert isinstance(dac, PlacedConverter)
+            digits = _digits(dac.step, low, high, local.drive.slice_bits)
+    encoding, size = site.encoding, local.mapping.array
+    return DataPath(
+        operator=site.operator,
+        gains=_gains(site),
+        w_span=site.w_span,
+        offset=None if encoding.kind == "differential" else _offset(site),
+        x_span=x_span if x_span > 0.0 else 1.0,
+        dac=dac,
+        digits=digits,
+        adcs=(),
+        blocks=blocks_of(site.operator, None if size is None else size.n_rows),
+    )
+
+
+def _gains(site: ArraySite) -> tuple[float, ...]:
+    return tuple(next(p.gain for p in site.encoding.parts if p.slice == s) for s in range(site.encoding.n_slices))
+
+
+def _offset(site: ArraySite) -> Array:
+    """Return what the zero of each slice conducts over the span, `(n_slices, n_columns)`."""
+    span = np.where(site.span_siemens > 0.0, site.span_siemens, 1.0)
+    return np.stack([part.zero + site.cell.g_min_siemens / span for part in site.encoding.parts])
+
+
+def _digits(step: float, low: float, high: float, bits: int) -> InputDigits:
+    largest = round(max(-low, high) / step)
+    n_digits = 1
+    while (1 << (bits * n_digits)) - 1 < largest:
+        n_digits += 1
+    return InputDigits(step=step, bits=bits, n_digits=n_digits)
+
+
+def with_adcs(path: DataPath, site: ArraySite, converter: ConverterLaw, signals: list[Signal]) -> DataPath:
+    """Return the path with a converter behind its columns, one setting a weight slice."""
+    rows = float(max(_n_rows(path, i) for i in range(len(path.blocks))))
+    adcs = []
+    for s, signal in enumerate(signals):
+        low, high = signal.chosen_range(converter, worst=rows, lattice=_lattice(path, site, s))
+        adcs.append(converter.placed(low, high))
+    return replace(path, adcs=tuple(adcs))
+
+
+def _lattice(path: DataPath, site: ArraySite, s: int) -> float | None:
+    """Return the step of a column's signals: that of a cell's digit times that of an input's; None where either is analog."""
+    encoding = site.encoding
+    if path.digits is None or encoding.n_levels is None or (site.cell.g_min_siemens > 0.0 and path.offset is not None):
+        return None
+    levels = 2 ** encoding.slice_bits[s] if encoding.slice_bits else encoding.n_levels
+    return 1.0 / ((levels - 1) * (2**path.digits.bits - 1))
+
+
+def _n_rows(path: DataPath, block: int) -> int:
+    taken = path.blocks[block].taken
+    if taken is not None:
+        return int(taken.sum())
+    return path.operator.weights.shape[1] if isinstance(path.operator, ConvTranspose) else path.operator.n_rows
+
+
+Watch = Callable[[int, Array], None]
+
+
+def calibrated_paths(
+    sites: dict[int, ArraySite], locals_: dict[int, Accelerator], walk_inputs: Callable[[Watch], None]
+) -> dict[int, DataPath]:
+    """Return the path of each layer that has converters; `walk_inputs(watch)` shows every layer's inputs, chunk by chunk."""
+    wanted = [i for i, local in locals_.items() if needs_path(local)]
+    if not wanted:
+        return {}
+    inputs = {i: Signal() for i in wanted}
+    walk_inputs(lambda i, x: inputs[i].add(x) if i in inputs else None)
+    paths = {i: input_path(sites[i], locals_[i], inputs[i]) for i in wanted}
+    behind = {i: locals_[i].sense.adc for i in wanted if locals_[i].sense.adc is not None}
+    slices = {i: tuple(part.astype(np.float32) for part in sites[i].ideal_slices()) for i in behind}
+    signals = {i: [Signal() for _ in paths[i].gains] for i in behind}
+
+    def watch(i: int, x: Array) -> None:
+        if i in behind:
+            for s, z in paths[i].signals(slices[i], x):
+                signals[i][s].add(z)
+
+    if behind:
+        walk_inputs(watch)
+    for i, converter in behind.items():
+        assert converter is not None
+        paths[i] = with_adcs(paths[i], sites[i], converter, signals[i])
+    return paths
+
+
+def refuse_rescaling(paths: Iterable[DataPath | None]) -> None:
+    """Raise SpecError where ranges were chosen for other scales."""
+    if any(path is not None and path.adcs for path in paths):
+        raise SpecError("mapping.scale: converters were set for the scale that the network was placed with; place() it again with the new")

@@ -1,0 +1,251 @@
+"""What becomes of a layer's values on their way: DAC, input slices, arrays of limited size, ADC, shift and add.
+
+A layer is split into row blocks r (an array has so many rows), weight slices s and input slices t, each with a conversion of its own:
+
+    x_q = DAC(x) = sum_t h_t x_t,     W = sum_s k_s W_s                                                            (1)
+    z_rst = sum_{j in r} W_sj x_tj,   y = sum_rst k_s h_t ADC(z_rst)                                               (2)
+
+Signals are measured in full scales: z counts cells that are fully on and driven with the read voltage, so that it does not change
+with the conductance in use (amplifiers follow it), and is at most the number of rows. Pairs are subtracted before conversion. A column
+of offset cells is converted as it is, and what its offset adds is taken away digitally, exactly (a unit column).
+
+Over programmings the partial sums are Gaussian, N(m, v), to first order. A converter has exact moments then (`devices.converter`):
+mean and gain, and a remainder that does not follow its input, taken to be independent from conversion to conversion:
+
+    E y = sum k_s h_t E ADC(z),     rest = sum (k_s h_t)^2 (Var ADC(z) - gain^2 v)                                 (3)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from devices.law import SignalOperator
+from workloads.operators.base import Array
+from workloads.operators.matrix import Conv, ConvTranspose, MatrixOperator
+
+Slices = tuple[Array, ...]
+"""Weights by slice `(*weights.shape)`, each counted with its place value: they add up to the weights."""
+Fresh = Callable[[int, tuple[int, ...]], Array]
+"""Returns standard normals of a shape, the same for the same number of a conversion."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Block:
+    """Rows of a layer that share an array: the operator that they are, and which of its weights they hold (None: all)."""
+
+    operator: MatrixOperator
+    channels: slice
+    taken: Array | None
+
+    def weights(self, weights: Array) -> Array:
+        """Return the block's share of a layer's weights."""
+        own = weights[:, self.channels]
+        return np.ascontiguousarray(own) if self.taken is None else own * self.taken
+
+
+def blocks_of(operator: MatrixOperator, n_rows: int | None) -> tuple[Block, ...]:
+    """Return the row blocks of an operator on arrays of `n_rows` rows; None for arrays as large as it takes.
+
+    Rows are the weights of one output feature in their order: channel, then tap. A transposed convolution has one row a channel, and a
+    column of its own for each tap.
+    """
+    if isinstance(operator, ConvTranspose):
+        return tuple(_transposed_blocks(operator, n_rows))
+    size = operator.n_rows if n_rows is None else n_rows
+    if size >= operator.n_rows:
+        return (Block(operator=_without_bias(operator), channels=slice(None), taken=None),)
+    return tuple(_row_blocks(operator, size))
+
+
+def _row_blocks(operator: MatrixOperator, size: int) -> Iterator[Block]:
+    shape = operator.weights.shape
+    taps = int(np.prod(shape[2:]))
+    for start in range(0, operator.n_rows, size):
+        stop = min(start + size, operator.n_rows)
+        rows = np.zeros(operator.n_rows, operator.weights.dtype)
+        rows[start:stop] = 1.0
+        if isinstance(operator, Conv) and operator.geometry.groups == 1:
+            channels = slice(start // taps, -(-stop // taps))
+            height, width = operator.geometry.in_shape[1:]
+            geometry = replace(operator.geometry, in_shape=(channels.stop - channels.start, height, width))
+            part: MatrixOperator = replace(operator, weights=operator.weights[:, channels], bias=None, geometry=geometry)
+        else:
+            channels, part = slice(None), _without_bias(operator)
+        yield Block(operator=part, channels=channels, taken=rows.reshape(shape[1:])[channels])
+
+
+def _transposed_blocks(operator: ConvTranspose, n_rows: int | None) -> Iterator[Block]:
+    shape = operator.weights.shape
+    size = shape[1] if n_rows is None else n_rows
+    for start in range(0, shape[1], size):
+        for tap in np.ndindex(*shape[2:]):
+            taken = np.zeros(shape[1:], operator.weights.dtype)
+            taken[(slice(start, start + size), *tap)] = 1.0
+            yield Block(operator=_without_bias(operator), channels=slice(None), taken=taken)
+
+
+def _without_bias(operator: MatrixOperator) -> MatrixOperator:
+    return replace(operator, bias=None)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputDigits:
+    """Inputs digit by digit, the least significant first: magnitudes in base `2^bits`, the sign by the polarity of the drive.
+
+    `step` is that of the DAC, `n_digits` what its largest code takes.
+    """
+
+    step: float
+    bits: int
+    n_digits: int
+
+    def split(self, x: Array) -> Iterator[tuple[float, Array]]:
+        """Yield the value of each digit's full scale, and the digits over it, in -1..1."""
+        code = np.rint(x * np.asarray(1.0 / self.step, x.dtype))
+        left, sign, base = np.abs(code), np.sign(code), 2**self.bits
+        for t in range(self.n_digits):
+            above = np.floor(left / base)
+            yield self.step * (base - 1) * base**t, (left - base * above) * (sign / np.asarray(base - 1, x.dtype))
+            left = above
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DataPath:
+    """The way of one layer's values.
+
+    Parameters
+    ----------
+    operator
+        The layer's operator.
+    gains
+        k of (1), by weight slice; they add up to one.
+    w_span
+        Weight that the whole range of a cell stands for, one a column.
+    offset
+        What the zero of each slice conducts, over the span `(n_slices, n_columns)`; None for pairs.
+    x_span
+        Input that is driven with the read voltage.
+    dac, digits
+        None for ideal inputs; for inputs that are not sliced.
+    adcs
+        One a weight slice; empty for ideal ones.
+    blocks
+        Row blocks.
+    """
+
+    operator: MatrixOperator
+    gains: tuple[float, ...]
+    w_span: Array
+    offset: Array | None
+    x_span: float
+    dac: SignalOperator | None
+    digits: InputDigits | None
+    adcs: tuple[SignalOperator, ...]
+    blocks: tuple[Block, ...]
+
+    @property
+    def n_reads(self) -> int:
+        """Reads of one position: one an input slice."""
+        return 1 if self.digits is None else self.digits.n_digits
+
+    def driven(self, x: Array) -> Array:
+        """Return the inputs that the rows are driven with."""
+        return x if self.dac is None else self.dac.value(x)
+
+    def activity(self, x: Array) -> Array:
+        """Return `row_activity` of what rows are driven with, over all reads: each slice is driven over the full voltage."""
+        driven = self.driven(x)
+        if self.digits is None:
+            return self.operator.row_activity(driven)
+        return np.sum([self.operator.row_activity(part * np.float32(self.x_span)) for _, part in self.digits.split(driven)], axis=0)
+
+    def run(self, slices: Slices, x: Array, *, read: Slices | None = None, fresh: Fresh | None = None) -> Array:
+        """Return y of (2) for stored weights; `read` are variances of each slice's weights at one read, with `fresh` normals."""
+        driven = self.driven(x)
+        if not self.adcs:
+            y = self.operator.multiply(total_of(slices), driven)
+            return y if read is None or fresh is None else y + self._read_noise(total_of(read), driven, fresh)
+        noise = None if read is None else self._squares(read)
+        total: Array | None = None
+        for number, (weight, s, z, base, xs, block) in enumerate(self._partial_sums(self._units(slices), driven)):
+            if noise is not None and fresh is not None:
+                spread = block.operator.multiply(block.weights(noise[s]), xs * xs)
+                z += np.sqrt(spread, out=spread) * fresh(number, z.shape)
+            part = self.adcs[s].value(z)
+            if base is not None:
+                part = part - base
+            total = part * np.asarray(weight, part.dtype) if total is None else total + part * np.asarray(weight, part.dtype)
+        assert total is not None  # there is at least one block, slice and digit
+        return total * self._by_column(self.w_span, total)
+
+    def _read_noise(self, variance: Array, driven: Array, fresh: Fresh) -> Array:
+        spread = self.read_spread(variance, driven)
+        return np.sqrt(spread, out=spread) * fresh(0, spread.shape)
+
+    def read_spread(self, variance: Array, driven: Array) -> Array:
+        """Return the variance of y for a variance of the weights at one read, which is fresh for each input slice."""
+        if self.digits is None:
+            return self.operator.multiply(variance, driven * driven)
+        squares = np.zeros_like(driven)
+        for weight, part in self.digits.split(driven):
+            squares += (np.float32(weight) * part) ** 2
+        return self.operator.multiply(variance, squares)
+
+    def moments(self, slices: Slices, variances: Slices, x: Array, *, read: Slices | None = None) -> tuple[Array, Array]:
+        """Return E y and the rest of (3), for slices of weights with means and variances."""
+        driven = self.driven(x)
+        if not self.adcs:
+            y = self.operator.multiply(total_of(slices), driven)
+            return y, np.zeros_like(y)
+        spreads = self._squares(tuple(v + r for v, r in zip(variances, read)) if read is not None else variances)
+        total, rest = np.zeros(()), np.zeros(())
+        for weight, s, z, base, xs, block in self._partial_sums(self._units(slices), driven):
+            v = block.operator.multiply(block.weights(spreads[s]), xs * xs)
+            mean, variance, gain = self.adcs[s].moments(z, v)
+            total = total + weight * (mean if base is None else mean - base)
+            rest = rest + weight**2 * np.maximum(variance - gain**2 * v, 0.0)
+        span = self._by_column(self.w_span, x).astype(np.float64)
+        return np.asarray(total * span, x.dtype), np.asarray(rest * span**2, x.dtype)
+
+    def signals(self, slices: Slices, x: Array) -> Iterator[tuple[int, Array]]:
+        """Yield each conversion's slice and signal: what a range is chosen from."""
+        for _, s, z, _, _, _ in self._partial_sums(self._units(slices), self.driven(x)):
+            yield s, z
+
+    def _partial_sums(self, units: Slices, driven: Array) -> Iterator[tuple[float, int, Array, Array | None, Array, Block]]:
+        """Yield the weight of each conversion, its slice, its signal z, what is taken away from it, the block's inputs and the block."""
+        parts = [(self.x_span, driven * np.asarray(1.0 / self.x_span, driven.dtype))] if self.digits is None else self.digits.split(driven)
+        for value, part in parts:
+            for block in self.blocks:
+                xs = np.ascontiguousarray(part[block.channels])
+                ones = None if self.offset is None else block.operator.multiply(block.weights(np.ones_like(units[0])), xs)
+                for s, (unit, gain) in enumerate(zip(units, self.gains)):
+                    z = block.operator.multiply(block.weights(unit), xs)
+                    base = None
+                    if self.offset is not None and ones is not None:
+                        base = self._by_column(self.offset[s], z) * ones
+                        z = z + base
+                    yield value * gain, s, z, base, xs, block
+
+    def _units(self, slices: Slices) -> Slices:
+        """Return weights in full scales: what they conduct over the span."""
+        return tuple(w / self._over(gain).astype(w.dtype) for w, gain in zip(slices, self.gains))
+
+    def _squares(self, variances: Slices) -> Slices:
+        return tuple((v / self._over(gain) ** 2).astype(np.float32) for v, gain in zip(variances, self.gains))
+
+    def _over(self, gain: float) -> Array:
+        span = np.where(self.w_span > 0.0, self.w_span, 1.0)
+        return (gain * span).reshape(-1, *(1,) * (self.operator.weights.ndim - 1))
+
+    def _by_column(self, values: Array, like: Array) -> Array:
+        return values.reshape(-1, *(1,) * (like.ndim - 1)).astype(like.dtype)
+
+
+def total_of(slices: Sequence[Array]) -> Array:
+    """Return the weights that slices add up to."""
+    total = slices[0]
+    for part in slices[1:]:
+        total = total + part
+    return total

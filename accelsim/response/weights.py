@@ -1,0 +1,128 @@
+"""Weights by node: one point of view on the same cells - as trained, as asked for, on average, or as one programming has them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+
+from accelsim.datapath import DataPath, Fresh, Slices
+from accelsim.placement import check_magnitude, image_chunks
+from workloads.network import Network, NodeIndex, from_lanes
+from workloads.operators.base import Array
+from workloads.operators.matrix import MatrixOperator
+from workloads.samples import Samples
+from workloads.walk import Apply, run
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Weights:
+    """Weights, and stored biases, by node; float32.
+
+    Parameters
+    ----------
+    weights, biases
+        A node that is not there has those of its operator.
+    paths
+        The ways of values through converters, of nodes that have any; without an entry a product is exact.
+    slices
+        For the same nodes: the weights by slice.
+    variances
+        For the same nodes: variances by slice, where products are to be averages over programmings.
+    """
+
+    weights: Mapping[NodeIndex, Array]
+    biases: Mapping[NodeIndex, Array]
+    paths: Mapping[NodeIndex, DataPath] = field(default_factory=dict)
+    slices: Mapping[NodeIndex, Slices] = field(default_factory=dict)
+    variances: Mapping[NodeIndex, Slices] = field(default_factory=dict)
+
+    def product(
+        self, i: NodeIndex, operator: MatrixOperator, x: Array, *, read: Slices | None = None, fresh: Fresh | None = None
+    ) -> Array:
+        """Return what layer i makes of its input, converters and bias included; `read` and `fresh` as `DataPath.run` takes them."""
+        path = self.paths.get(i)
+        if path is None:
+            return self.with_bias(i, operator, operator.multiply(self.weights.get(i, operator.weights), x))
+        if i in self.variances:
+            return self.averaged(i, operator, x)[0]
+        return self.with_bias(i, operator, path.run(self.slices[i], x, read=read, fresh=fresh))
+
+    def averaged(self, i: NodeIndex, operator: MatrixOperator, x: Array) -> tuple[Array, Array | None]:
+        """Return `product`, and where it is an average over programmings the variance of what converters leave (`DataPath.moments`)."""
+        if i not in self.variances:
+            return self.product(i, operator, x), None
+        y, rest = self.paths[i].moments(self.slices[i], self.variances[i], x)
+        return self.with_bias(i, operator, y), rest
+
+    def with_bias(self, i: NodeIndex, operator: MatrixOperator, y: Array) -> Array:
+        """Return `y` with layer i's bias added in place."""
+        bias = self.biases.get(i)
+        if bias is None:
+            return operator.with_bias(y)
+        y += bias.reshape(-1, *(1,) * (y.ndim - 1)).astype(y.dtype)
+        return y
+
+    def driven(self, i: NodeIndex, x: Array) -> Array:
+        """Return the input that layer i's rows are driven with."""
+        path = self.paths.get(i)
+        return x if path is None else path.driven(x)
+
+    def outputs(self, graph: Network, samples: Samples) -> Array:
+        """Return the outputs `(N, n_out)`, float64, of the network with these weights."""
+        parts = [from_lanes(run(graph, chunk, apply=self.applied_to(graph))) for chunk in image_chunks(samples)]
+        outputs = np.concatenate(parts).reshape(len(samples), -1).astype(np.float64)
+        check_magnitude(outputs, what="outputs")
+        return outputs
+
+    def only(self, node: NodeIndex) -> "Weights":
+        """Return what one node has."""
+        return Weights(
+            weights=_only(self.weights, node),
+            biases=_only(self.biases, node),
+            paths=_only(self.paths, node),
+            slices=_only(self.slices, node),
+            variances=_only(self.variances, node),
+        )
+
+    def over(self, base: "Weights") -> "Weights":
+        """Return these weights, and those of `base` for the nodes that have none here."""
+        return Weights(
+            weights={**base.weights, **self.weights},
+            biases={**base.biases, **self.biases},
+            paths={**base.paths, **self.paths},
+            slices={**base.slices, **self.slices},
+            variances={**base.variances, **self.variances},
+        )
+
+    def without_paths(self) -> "Weights":
+        """Return the same weights with ideal converters."""
+        return Weights(weights=self.weights, biases=self.biases)
+
+    def without_adcs(self) -> "Weights":
+        """Return the same weights with ideal converters behind the columns."""
+        return replace(self, paths={node: replace(path, adcs=()) for node, path in self.paths.items()})
+
+    def shifted(self, errors: "Weights", sign: float = 1.0) -> "Weights":
+        """Return the weights with `sign` times the errors; of one programming, no average."""
+        return Weights(
+            weights={n: w + sign * errors.weights[n] for n, w in self.weights.items()},
+            biases={n: b + sign * errors.biases[n] for n, b in self.biases.items()},
+            paths=self.paths,
+            slices={n: tuple(w + sign * e for w, e in zip(s, errors.slices[n])) for n, s in self.slices.items()},
+        )
+
+    def applied_to(self, graph: Network) -> Apply:
+        """Return the `apply` that walks `graph` with these weights."""
+
+        def apply(i: NodeIndex, inputs: tuple[Array, ...]) -> Array:
+            operator = graph.nodes[i].operator
+            return self.product(i, operator, inputs[0]) if isinstance(operator, MatrixOperator) else operator.forward(*inputs)
+
+        return apply
+
+
+def _only(by_node: Mapping[NodeIndex, T], node: NodeIndex) -> dict[NodeIndex, T]:
+    return {n: value for n, value in by_node.items() if n == node}
