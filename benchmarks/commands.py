@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, bound, factor, growth, headline, normals, sobol, sweep, torch_peer, trials
+from benchmarks import accuracy, bound, factor, growth, headline, normals, sobol, sweep, torch_peer, trials, wires
 from benchmarks.tables import shown_table, updated
 from validation.networks import DataMissingError
 from validation.tables import Row
@@ -45,6 +45,13 @@ def _parser() -> argparse.ArgumentParser:
 def _normals(options: Options) -> None:
     """Time of a standard normal."""
     normals.report()
+
+
+def _wires(options: Options) -> None:
+    """Currents of an array with line resistance beside SciPy's sparse solvers."""
+    for size in wires.SIZES:
+        _keep(options.out / "wires.csv", list(wires.rows(size)), key=("size", "way"))
+    _keep(options.out / "wires_iterations.csv", wires.iterations(), key=("size",))
 
 
 def _trials(options: Options) -> None:
@@ -111,6 +118,7 @@ TABLES: dict[str, Callable[[Options], None]] = {
     "factor": _factor,
     "sobol": _sobol,
     "growth": _growth,
+    "wires": _wires,
 }
 
 
