@@ -58,16 +58,16 @@ def solve(
     ends = np.zeros(g.shape[1]) if outputs_v is None else np.ascontiguousarray(outputs_v, np.float64)
     both = driven == "both_ends"
     if word_ohm == 0.0 and bit_ohm == 0.0:
-        word, bit = np.broadcast_to(v[:, None], g.shape), np.broadcast_to(ends, g.shape)
-        return Solution(current_a=np.sum(g * (word - bit), axis=0), word_v=word, bit_v=bit, n_iterations=0)
+        word, low = np.broadcast_to(v[:, None], g.shape), np.broadcast_to(ends, g.shape)
+        return Solution(current_a=np.sum(g * (word - low), axis=0), word_v=word, bit_v=low, n_iterations=0)
     if word_ohm == 0.0:
         word = np.broadcast_to(v[:, None], g.shape)
-        bit = _columns_alone(g, v, 1.0 / bit_ohm, ends)
-        return Solution(current_a=(bit[-1] - ends) / bit_ohm, word_v=word, bit_v=bit, n_iterations=0)
+        lines = _columns_alone(g, v, 1.0 / bit_ohm, ends)
+        return Solution(current_a=(lines[-1] - ends) / bit_ohm, word_v=word, bit_v=lines, n_iterations=0)
     if bit_ohm == 0.0:
         word = _rows_alone(g, v, 1.0 / word_ohm, both, ends)
         return Solution(current_a=np.sum(g * (word - ends), axis=0), word_v=word, bit_v=np.broadcast_to(ends, g.shape), n_iterations=0)
-    bit: Values = np.zeros(g.shape) if start_v is None else np.array(start_v, np.float64)
+    bit = np.zeros(g.shape) if start_v is None else np.array(start_v, np.float64)
     word = np.empty(g.shape)
     n = _conjugate_gradients(g, v, 1.0 / word_ohm, 1.0 / bit_ohm, both, ends, tolerance, MAX_ITERATIONS, bit, word)
     if n >= MAX_ITERATIONS:
