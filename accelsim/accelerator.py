@@ -114,10 +114,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArraySize:
-    """The largest array there is; a layer that needs more is split over several."""
+    """The largest array there is, and its wires; a layer that needs more is split over several."""
 
     n_rows: int | None = field(default=None, metadata=about("Inputs of one array.", at_least=1, absent="as many as the layer has"))
     n_columns: int | None = field(default=None, metadata=about("Outputs of one array.", at_least=1, absent="as many as the layer has"))
+    word_ohm: float = field(default=0.0, metadata=about("Resistance of a word line (row) from cell to cell.", at_least=0.0))
+    bit_ohm: float = field(default=0.0, metadata=about("Resistance of a bit line (column) from cell to cell.", at_least=0.0))
+    driven: Literal["one_end", "both_ends"] = field(default="one_end", metadata=about("Where word lines meet their sources."))
 
     def __post_init__(self) -> None:
         raise_faults(check_types(self))

@@ -4,7 +4,7 @@ A matrix layer on ideal converters and wires lowers to one node with one array s
 arrays its rows and columns are spread over. A site answers with weights: the ideal stored ones, their mean and variance, a sample.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
@@ -15,7 +15,7 @@ from accelsim.datapath import Slices
 from devices.law import ArrayMap, CellChain, IdealWires, ReadLaw
 from devices.weight_encoding import Encoding
 from workloads.operators.base import Array
-from workloads.operators.matrix import MatrixOperator
+from workloads.operators.matrix import Conv, ConvTranspose, MatrixOperator
 
 IDEAL_WIRES = IdealWires()
 Cells: TypeAlias = tuple[Array, ...]
@@ -82,7 +82,7 @@ class ArraySite:
     def blocks(self) -> "Iterator[ArraySite]":
         """Yield the site a few columns at a time: float64 copies of all weights of a large layer are much memory."""
         n_columns = len(self.w_max)
-        size = max(1, BLOCK_WEIGHTS * n_columns // max(1, self.operator.weights.size))
+        size = n_columns if self.has_wires else max(1, BLOCK_WEIGHTS * n_columns // max(1, self.operator.weights.size))  # arrays are whole
         start, stop, _ = self.columns.indices(self.operator.n_columns)
         for at in range(start, stop, size):
             chosen = slice(at, min(at + size, stop))
@@ -193,9 +193,43 @@ class ArraySite:
         return tuple(found)
 
     def stored(self, *, quantized: bool = True) -> tuple[Cells, Cells]:
-        """Return the mean conductances of the cells of each weight, and their variances (siemens squared)."""
+        """Return the mean conductances of the cells of each weight, and their variances (siemens squared), as columns see them.
+
+        Wires act on the mean; errors count by `ResistiveWires.gain` at inputs that are all alike.
+        """
         found = [self.chain.moments(asked, self.cell.g_max_siemens) for asked in self.requested(quantized=quantized)]
-        return tuple(m.mean_siemens for m in found), tuple(m.variance_siemens2 for m in found)
+        means, variances = tuple(m.mean_siemens for m in found), tuple(m.variance_siemens2 for m in found)
+        if not self.has_wires:
+            return means, variances
+        gains = [self._in_arrays(mean, lambda g: self.wires.gain(g)) for mean in means]
+        return self.seen(means), tuple(gain**2 * v for gain, v in zip(gains, variances))
+
+    @property
+    def has_wires(self) -> bool:
+        """Whether wires have any resistance; those of a bias's own row have none."""
+        return self.part == "weights" and not isinstance(self.wires, IdealWires)
+
+    def seen(self, cells: Cells) -> Cells:
+        """Return the conductances that columns see through the wires of their arrays; each part is in arrays of its own."""
+        return tuple(self._in_arrays(part, self.wires.apply) for part in cells) if self.has_wires else cells
+
+    def _in_arrays(self, part: Array, apply: Callable[[Array], Array]) -> Array:
+        """Return what `apply` makes of each array `(n_rows, n_columns)` of a part."""
+        size, operator, found = self.mapping.array, self.operator, []
+        n_rows, n_columns = (None, None) if size is None else (size.n_rows, size.n_columns)
+        groups = operator.geometry.groups if isinstance(operator, Conv | ConvTranspose) else 1
+        for own in part.reshape(groups, -1, *part.shape[1:]):  # each group of channels has its arrays
+            swapped = isinstance(operator, ConvTranspose)  # one row a channel, one column a tap
+            upright = own.swapaxes(0, 1) if swapped else own
+            matrix = upright.reshape(len(upright), -1) if swapped else own.reshape(len(own), -1).T
+            result = np.empty(matrix.shape)
+            rows, columns = n_rows or len(matrix), n_columns or matrix.shape[1]
+            for i in range(0, len(matrix), rows):
+                for j in range(0, matrix.shape[1], columns):
+                    at = slice(i, i + rows), slice(j, j + columns)
+                    result[at] = apply(np.asarray(matrix[at], np.float64))
+            found.append(result.reshape(upright.shape).swapaxes(0, 1) if swapped else result.T.reshape(own.shape))
+        return np.concatenate(found).astype(part.dtype)
 
     def moments(self, *, quantized: bool = True) -> WeightMoments:
         """Return mean and variance of the effective weights over programmings."""

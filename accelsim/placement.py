@@ -11,8 +11,9 @@ from accelsim.accelerator import Accelerator, Drive, Sense
 from accelsim.calibration import calibrated_paths, refuse_rescaling
 from accelsim.datapath import DataPath
 from accelsim.design import Design
-from accelsim.lower import ArraySite
+from accelsim.lower import IDEAL_WIRES, ArraySite
 from devices.base.errors import SamplesError, SpecError
+from devices.law import ArrayMap
 from workloads.network import INPUT, Network, Node, digest_of, to_lanes
 from workloads.operators.base import Array
 from workloads.operators.matrix import MatrixOperator
@@ -250,6 +251,12 @@ def _site(node: Node, local: Accelerator, network_max: float) -> ArraySite:
     operator = node.operator
     assert isinstance(operator, MatrixOperator)
     by_column = _largest_stored(operator, with_bias=local.mapping.bias == "device")
+    size = local.mapping.array
+    wires: ArrayMap = IDEAL_WIRES
+    if size is not None and (size.word_ohm > 0.0 or size.bit_ohm > 0.0):
+        from devices.wires import ResistiveWires
+
+        wires = ResistiveWires(word_ohm=size.word_ohm, bit_ohm=size.bit_ohm, driven=size.driven)
     used = local.cell.g_max_siemens if local.mapping.g_used_siemens is None else local.mapping.g_used_siemens
     return ArraySite(
         layer=node.name,
@@ -258,6 +265,7 @@ def _site(node: Node, local: Accelerator, network_max: float) -> ArraySite:
         mapping=local.mapping,
         w_max=_w_max(by_column, local.mapping.scale, network_max),
         g_used_siemens=np.full_like(by_column, used),
+        wires=wires,
     )
 
 

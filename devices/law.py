@@ -100,6 +100,10 @@ class ArrayMap(ABC):
     def vjp(self, conductance_siemens: Values, delta: Values) -> Values:
         """Return the transposed derivative of `apply` at these conductances, applied to `delta`."""
 
+    @abstractmethod
+    def gain(self, conductance_siemens: Values) -> Values:
+        """Return by how much a small error of each cell counts in what its column sees of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class IdealWires(ArrayMap):
@@ -110,6 +114,9 @@ class IdealWires(ArrayMap):
 
     def vjp(self, conductance_siemens: Values, delta: Values) -> Values:
         return delta
+
+    def gain(self, conductance_siemens: Values) -> Values:
+        return np.ones_like(conductance_siemens)
 
 
 class SignalOperator(ABC):

@@ -168,6 +168,11 @@ def _variances(plan: Plan, response: Response) -> tuple[dict[str, Array], float]
                 f"optimize() has no closed form for cells that have drifted (layer {layer.name!r}); optimize at cell.drift.t_s = 0 and "
                 "predict() the design at the time that counts"
             )
+        if layer.site.has_wires:
+            raise UnsupportedMethodError(
+                f"optimize() has no closed form for wires (layer {layer.name!r}); optimize without mapping.array.word_ohm and bit_ohm, and "
+                "predict() the design with them"
+            )
         if law is not None and law.scales_with() == "state":
             raise UnsupportedMethodError(
                 f"optimize() has no closed form for errors that are another function of the state ({law.kind}, layer {layer.name!r}); "

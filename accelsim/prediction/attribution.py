@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from accelsim.lower import IDEAL_WIRES
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.question import Question
 from accelsim.report.records import INTERACTION
@@ -32,58 +33,70 @@ def attribution_by_layer(question: Question, response: Response, *, mse: float) 
     return _with_interaction(parts, mse)
 
 
+STORED = ("programming", "drift")
+"""Causes that change stored values, by the name of the cell's field."""
+
+
 def attribution_by_cause(question: Question, response: Response, *, mse: float, quantized: Array) -> dict[str, float]:
-    """Return the MSE with only one cause on: programming, drift, quantization, read noise, converters; then `interaction`."""
+    """Return the MSE with only one cause on: what changes stored values, quantization, read noise, converters; then `interaction`."""
     plan, wanted, parts = question.plan, question.wanted, {}
-    if any(layer.site.cell.drift is not None for layer in plan.layers):
-        for cause in ("programming", "drift"):
-            if any(getattr(layer.site.cell, cause) is not None for layer in plan.layers):
-                parts[cause] = _stored_alone(question, response, cause)
-    elif any(layer.site.cell.programming is not None for layer in plan.layers):
+    causes = [c for c in STORED if any(getattr(layer.site.cell, c) is not None for layer in plan.layers)]
+    causes += ["wires"] if any(layer.site.has_wires for layer in plan.layers) else []
+    if causes == ["programming"]:
         bias2 = float(np.mean((_programmed_only(question, response) - wanted) ** 2))
         parts["programming"] = bias2 + sum(layer.programming for layer in response.layers.values())
+    else:
+        parts |= {cause: _stored_alone(question, response, cause) for cause in causes}
     if any(layer.site.encoding.n_levels is not None for layer in plan.layers):
         stored = quantized if not _has_paths(plan) else ideal_weights(plan).without_paths().outputs(question.graph, question.samples)
         parts["quantization"] = float(np.mean((stored - wanted) ** 2)) if question.reference == "float" else 0.0
-    if _has_paths(plan):
-        parts |= _converters_alone(question, response, quantized)
     if any(layer.site.read_law is not None for layer in plan.layers):
         parts["read_noise"] = sum(layer.read_noise for layer in response.layers.values())
+    if _has_paths(plan):
+        parts |= _converters_alone(question, response, quantized)
     return _with_interaction(parts, mse)
 
 
 def _stored_alone(question: Question, response: Response, cause: str) -> float:
     """Return the MSE when of all that happens to stored values only one cause does: its own mean weights and variances."""
-    other = "drift" if cause == "programming" else "programming"
-    plan = replace(question.plan, layers=tuple(_without(layer, other) for layer in question.plan.layers))
+    plan = replace(question.plan, layers=tuple(_with_only(layer, cause) for layer in question.plan.layers))
     variance = 0.0
     for layer in plan.layers:
         shares = response.layers[layer.name]
         variance += float(np.sum(layer.site.moments().variance * shares.power))
         if layer.bias_site is not None:
             variance += float(np.sum(layer.bias_site.moments().variance * shares.bias_power))
+    return float(np.mean(_mean_error(question, plan) ** 2)) + variance
+
+
+def _mean_error(question: Question, plan: Plan) -> Array:
+    """Return how far outputs of mean weights are off those of ideal ones, converters being ideal."""
+    if _has_paths(plan) or any(layer.site.encoding.slice_bits for layer in plan.layers):  # digits have no targets without levels
+        views = mean_weights(plan).without_paths(), ideal_weights(plan).without_paths()
+        mean, ideal = (view.outputs(question.graph, question.samples) for view in views)
+        return mean - ideal
     view = mean_weights(plan, quantized=question.reference == "quantized")
-    return float(np.mean((view.outputs(question.graph, question.samples) - question.wanted) ** 2)) + variance
+    return view.outputs(question.graph, question.samples) - question.wanted
 
 
-def _without(layer: PlacedLayer, cause: str) -> PlacedLayer:
-    cell = replace(layer.site.cell, **{cause: None})  # type: ignore[arg-type]
+def _with_only(layer: PlacedLayer, cause: str) -> PlacedLayer:
+    """Return the layer with no other cause of wrong stored values."""
+    cell = replace(layer.site.cell, **{other: None for other in STORED if other != cause})  # type: ignore[arg-type]
+    wires = layer.site.wires if cause == "wires" else IDEAL_WIRES
     bias = None if layer.bias_site is None else replace(layer.bias_site, cell=cell)
-    return replace(layer, site=replace(layer.site, cell=cell), bias_site=bias)
+    return replace(layer, site=replace(layer.site, cell=cell, wires=wires), bias_site=bias)
 
 
 def _programmed_only(question: Question, response: Response) -> Array:
     """Return the outputs of mean weights without quantization error: of unquantized targets, or measured from quantized ones."""
     plan = question.plan
-    if _has_paths(plan) or any(layer.site.encoding.slice_bits for layer in plan.layers):  # digits have no targets without levels
-        views = mean_weights(plan).without_paths(), ideal_weights(plan).without_paths()
-        mean, ideal = (view.outputs(question.graph, question.samples) for view in views)
-        return mean - ideal + question.wanted
-    if question.reference == "quantized" or all(layer.site.encoding.n_levels is None for layer in plan.layers):
-        return response.mean_output
-    if not any(getattr(layer.site.cell.programming, "clip", False) for layer in plan.layers):
-        return question.wanted  # errors have no mean: these are the float weights
-    return mean_weights(plan, quantized=False).outputs(question.graph, question.samples)
+    if not _has_paths(plan):
+        if question.reference == "quantized" or all(layer.site.encoding.n_levels is None for layer in plan.layers):
+            return response.mean_output
+        clips = any(getattr(layer.site.cell.programming, "clip", False) for layer in plan.layers)
+        if not clips and not any(layer.site.encoding.slice_bits for layer in plan.layers):
+            return question.wanted  # errors have no mean: these are the float weights
+    return _mean_error(question, plan) + question.wanted
 
 
 def _has_paths(plan: Plan) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from accelsim.lower import IDEAL_WIRES
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.predict import predict
 from accelsim.report.records import INTERACTION, ErrorReport
@@ -70,6 +71,8 @@ def _changes(plan: Plan, report: ErrorReport, n_layers: int) -> Iterator[tuple[s
         yield "half the read noise, all layers", _read_noise_halved
     if any(layer.site.mapping.levels is not None for layer in plan.layers):
         yield "twice the levels, all layers", _levels_doubled
+    if any(layer.site.has_wires for layer in plan.layers):
+        yield "ideal wires, all layers", lambda layer: replace(layer, site=replace(layer.site, wires=IDEAL_WIRES))
     if any(layer.path is not None and layer.path.adcs for layer in plan.layers):
         yield "ideal ADCs, all layers", _without_adcs
     if any(layer.path is not None and layer.path.dac is not None for layer in plan.layers):

@@ -160,9 +160,17 @@ class SiteCells:
     def drawn(self, *, seed: int, trial: int, sign: float) -> Iterator[tuple[Site, Cells, Array]]:
         """Yield each site with one programming of its cells, and the weights that they stand for."""
         stored = [self._part(p, seed=seed, trial=trial, sign=sign) for p in range(len(self.targets))]
+        self._wire(stored)
         counted = self._counted(stored)
         for site, part, shape, reading in zip(self.sites, self.parts, self.shapes, self.readings):
             yield site, tuple(cells[part].reshape(shape) for cells in stored), reading.weights(counted[part].reshape(shape))
+
+    def _wire(self, stored: list[Array]) -> None:
+        """Replace conductances by those that columns see, in place."""
+        for (_, site), part, shape in zip(self.sites, self.parts, self.shapes):
+            if site.has_wires:
+                for cells in stored:
+                    cells[part] = site.seen((cells[part].reshape(shape),))[0].ravel()
 
     def _counted(self, stored: list[Array]) -> Array:
         """Return what the cells of each weight add up to, as the encoding counts them; one new array."""
