@@ -121,7 +121,7 @@ class Forward:
                 continue
             arriving = [states[j] for j in node.inputs]
             if isinstance(node.operator, MatrixOperator):
-                maps[i] = MatrixMap(node.operator, self.moments[i].mean)
+                maps[i] = MatrixMap(node.operator, self.moments[i].mean, arriving[0].mean.size // arriving[0].mean.shape[-1])
                 inputs[i] = arriving[0].mean
                 states[i] = self._through_matrix(i, arriving[0], trace, chunk)
             elif i not in noisy:

@@ -4,7 +4,7 @@ Forwards, each node leaves a `LocalMap`; matrix layers also leave their input. B
 (lane = output * B + image), and each matrix layer shows its output gradient to a visitor on the way.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +24,7 @@ class MatrixMap(LocalMap):
 
     operator: MatrixOperator
     weights: Array
+    n_inputs: int
 
     def push(self, tangents: tuple[Array | None, ...]) -> Array:
         (tangent,) = tangents
@@ -85,7 +86,7 @@ def linearize(graph: Network, images: Array, view: Weights) -> Linearization:
             values[i], rest = view.averaged(i, node.operator, inputs[0])
             if rest is not None:
                 rests[i] = rest
-            maps[i] = MatrixMap(node.operator, view.weights[i])
+            maps[i] = MatrixMap(node.operator, view.weights[i], inputs[0].size // inputs[0].shape[-1])
             matrix_inputs[i] = view.driven(i, inputs[0])
         else:
             values[i] = node.operator.forward(*inputs)
@@ -106,8 +107,9 @@ def pull(point: Linearization, seeds: Array, visit: Visitor) -> None:
 
     Visitors look, and keep no reference: a gradient's memory is used again.
     """
-    graph = point.graph
+    graph, spare = point.graph, _Spare()
     deltas: dict[NodeIndex, Array] = {graph.output: seeds}
+    alone: set[NodeIndex] = set()  # whose gradient nobody else sees (a sum hands the same array to both)
     for i in range(graph.output, -1, -1):
         delta = deltas.pop(i, None)
         if delta is None:
@@ -117,15 +119,48 @@ def pull(point: Linearization, seeds: Array, visit: Visitor) -> None:
             visit(i, delta, point.matrix_inputs[i])
         if not any(j in point.noisy for j in node.inputs):
             continue
-        for j, part in zip(node.inputs, _pulled(point.maps[i], delta, [seeds, *deltas.values()])):
-            if j in point.noisy and part is not None:
-                deltas[j] = deltas[j] + part if j in deltas else part
+        parts, new = _pulled(point.maps[i], delta, spare, alone=i in alone)
+        for j, part in zip(node.inputs, parts):
+            if j not in point.noisy or part is None:
+                continue
+            if j in deltas:
+                deltas[j] = deltas[j] + part
+                alone.add(j)
+            else:
+                deltas[j] = part
+                (alone.add if new else alone.discard)(j)
 
 
-def _pulled(local: LocalMap, delta: Array, others: Sequence[Array]) -> tuple[Array | None, ...]:
-    """Return the map's pull; in the memory of `delta` where the map can and nobody else sees it (a sum hands the same array to both)."""
-    alone = delta.base is None and delta.flags.writeable and not any(d is delta or d.base is delta for d in others)
-    return local.pull_in_place(delta) if alone and isinstance(local, Slopes) else local.pull(delta)
+def _pulled(local: LocalMap, delta: Array, spare: "_Spare", *, alone: bool) -> tuple[tuple[Array | None, ...], bool]:
+    """Return the map's pull, and whether it is in memory of its own; in that of `delta` where that is allowed and possible."""
+    if isinstance(local, MatrixMap):
+        back = local.operator.multiply_transposed(local.weights, delta, spare.taken(local.n_inputs * delta.shape[-1], delta.dtype))
+        if alone:
+            spare.give(delta)
+        return (back,), True
+    if isinstance(local, Slopes):
+        return (local.pull_in_place(delta) if alone else local.pull(delta)), True
+    return local.pull(delta), False
+
+
+class _Spare:
+    """Memory of gradients that are done with: fresh pages cost as much as a pass over them."""
+
+    def __init__(self) -> None:
+        self.buffers: list[Array] = []
+
+    def give(self, array: Array) -> None:
+        """Take an array over."""
+        if array.flags.c_contiguous and array.flags.writeable:
+            self.buffers = [array.reshape(-1), *self.buffers[:1]]
+
+    def taken(self, size: int, dtype: "np.dtype[np.floating]") -> Array | None:
+        """Return flat memory for `size` numbers; None where there is none."""
+        for n, buffer in enumerate(self.buffers):
+            if buffer.size >= size and buffer.dtype == dtype:
+                del self.buffers[n]
+                return buffer[:size]
+        return None
 
 
 def push(

@@ -55,8 +55,8 @@ class MatrixOperator(LinearOperator):
         """Return (1) without the bias."""
 
     @abstractmethod
-    def multiply_transposed(self, weights: Array, delta: Array) -> Array:
-        """Return the gradient with respect to the input."""
+    def multiply_transposed(self, weights: Array, delta: Array, out: Array | None = None) -> Array:
+        """Return the gradient with respect to the input; in `out`, flat and contiguous, where it is given."""
 
     @abstractmethod
     def gradient_moments(
@@ -114,8 +114,9 @@ class Conv(MatrixOperator):
         y = conv(self._wide(x, self.geometry.in_shape), weights.astype(x.dtype, copy=False), self.geometry)
         return y.reshape(*self._narrow(self.geometry.out_shape), x.shape[-1])
 
-    def multiply_transposed(self, weights: Array, delta: Array) -> Array:
-        x = conv_transposed(self._wide(delta, self.geometry.out_shape), weights.astype(delta.dtype, copy=False), self.geometry)
+    def multiply_transposed(self, weights: Array, delta: Array, out: Array | None = None) -> Array:
+        into = None if out is None else out.reshape(*self.geometry.in_shape, delta.shape[-1])
+        x = conv_transposed(self._wide(delta, self.geometry.out_shape), weights.astype(delta.dtype, copy=False), self.geometry, into)
         return x.reshape(*self._narrow(self.geometry.in_shape), delta.shape[-1])
 
     def gradient_moments(
@@ -172,9 +173,10 @@ class ConvTranspose(MatrixOperator):
         y = conv_transposed(wide, self._swap(weights).astype(x.dtype, copy=False), self.geometry)
         return y.reshape(*self._narrow(self.geometry.in_shape), x.shape[-1])
 
-    def multiply_transposed(self, weights: Array, delta: Array) -> Array:
+    def multiply_transposed(self, weights: Array, delta: Array, out: Array | None = None) -> Array:
         wide = delta.reshape(*self.geometry.in_shape, delta.shape[-1])
-        x = conv(wide, self._swap(weights).astype(delta.dtype, copy=False), self.geometry)
+        into = None if out is None else out.reshape(*self.geometry.out_shape, delta.shape[-1])
+        x = conv(wide, self._swap(weights).astype(delta.dtype, copy=False), self.geometry, into)
         return x.reshape(*self._narrow(self.geometry.out_shape), delta.shape[-1])
 
     def gradient_moments(
