@@ -13,8 +13,8 @@ from accelsim.accelerator import Accelerator
 from accelsim.datapath import DataPath, InputDigits, blocks_of
 from accelsim.lower import ArraySite
 from devices.base.errors import SpecError
-from devices.converter import Converter, PlacedConverter, range_from
-from devices.law import ConverterLaw
+from devices.converter import Converter, SarConverter, range_from
+from devices.law import ConverterLaw, SignalOperator
 from workloads.operators.base import Array
 from workloads.operators.matrix import ConvTranspose
 
@@ -43,7 +43,9 @@ class Signal:
     def chosen_range(self, converter: ConverterLaw, *, worst: float, lattice: float | None = None) -> tuple[float, float]:
         """Return the range the converter's rule chooses; `worst` is the largest magnitude that can occur, `lattice` the step of them."""
         assert isinstance(converter, Converter)  # specs know no other
-        return range_from(self.values(), converter, worst_case=worst, lattice=lattice)
+        values = self.values()
+        both_signs = (-worst if values.min() < 0.0 else 0.0), (worst if values.max() > 0.0 or values.min() >= 0.0 else 0.0)
+        return range_from(values, converter, worst_case=both_signs, lattice=lattice)
 
 
 def needs_path(local: Accelerator) -> bool:
@@ -57,11 +59,11 @@ def input_path(site: ArraySite, local: Accelerator, inputs: Signal) -> DataPath:
     x_span = max(-inputs.low, inputs.high)
     if local.drive.dac is not None:
         low, high = inputs.chosen_range(local.drive.dac, worst=x_span)
-        dac = local.drive.dac.placed(low, high)
+        dac = _placed(local.drive.dac, low, high, f"{site.layer} dac")
         x_span = max(-low, high)
         if local.drive.slice_bits is not None:
-            assert isinstance(dac, PlacedConverter)
-            digits = _digits(dac.step, low, high, local.drive.slice_bits)
+            assert isinstance(local.drive.dac, Converter)
+            digits = _digits(local.drive.dac.ideal(low, high).step, low, high, local.drive.slice_bits)
     encoding, size = site.encoding, local.mapping.array
     return DataPath(
         operator=site.operator,
@@ -100,8 +102,12 @@ def with_adcs(path: DataPath, site: ArraySite, converter: ConverterLaw, signals:
     adcs = []
     for s, signal in enumerate(signals):
         low, high = signal.chosen_range(converter, worst=rows, lattice=_lattice(path, site, s))
-        adcs.append(converter.placed(low, high))
+        adcs.append(_placed(converter, low, high, f"{site.layer} adc {s}"))
     return replace(path, adcs=tuple(adcs))
+
+
+def _placed(converter: ConverterLaw, low: float, high: float, name: str) -> SignalOperator:
+    return converter.placed(low, high, normals=converter.normals_of(name) if isinstance(converter, SarConverter) else None)
 
 
 def _lattice(path: DataPath, site: ArraySite, s: int) -> float | None:

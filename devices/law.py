@@ -147,8 +147,8 @@ class ConverterLaw(ABC):
     n_bits: int
 
     @abstractmethod
-    def placed(self, low: float, high: float) -> SignalOperator:
-        """Return the converter for signals from `low` (0, or -high) to `high`."""
+    def placed(self, low: float, high: float, *, normals: Values | None = None) -> SignalOperator:
+        """Return the converter for signals from `low` to `high`; `normals` where converters differ from one to the next."""
 
 
 class ReadLaw(ABC):
