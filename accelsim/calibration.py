@@ -113,7 +113,7 @@ def _placed(converter: ConverterLaw, low: float, high: float, name: str) -> Sign
 def _lattice(path: DataPath, site: ArraySite, s: int) -> float | None:
     """Return the step of a column's signals: that of a cell's digit times that of an input's; None where either is analog."""
     encoding = site.encoding
-    if path.digits is None or encoding.n_levels is None or (site.cell.g_min_siemens > 0.0 and path.offset is not None):
+    if path.digits is None or encoding.n_levels is None:  # what g_min adds to offset cells is no multiple, and is converted with them
         return None
     levels = 2 ** encoding.slice_bits[s] if encoding.slice_bits else encoding.n_levels
     return 1.0 / ((levels - 1) * (2**path.digits.bits - 1))

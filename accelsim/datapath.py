@@ -7,7 +7,8 @@ A layer is split into row blocks r (an array has so many rows), weight slices s 
 
 Signals are measured in full scales: z counts cells that are fully on and driven with the read voltage, so that it does not change
 with the conductance in use (amplifiers follow it), and is at most the number of rows. Pairs are subtracted before conversion. A column
-of offset cells is converted as it is, and what its offset adds is taken away digitally, exactly (a unit column).
+of offset cells is converted as it is; what the offset adds is known from a unit column, whose cells are ideal and whose converter is
+like the others, and is taken away digitally.
 
 Over programmings the partial sums are Gaussian, N(m, v), to first order. A converter has exact moments then (`devices.converter`):
 mean and gain, and a remainder that does not follow its input, taken to be independent from conversion to conversion:
@@ -174,7 +175,7 @@ class DataPath:
                 z += np.sqrt(spread, out=spread) * fresh(number, z.shape)
             part = self.adcs[s].value(z)
             if base is not None:
-                part = part - base
+                part = part - self.adcs[s].value(base)
             total = part * np.asarray(weight, part.dtype) if total is None else total + part * np.asarray(weight, part.dtype)
         assert total is not None  # there is at least one block, slice and digit
         return total * self._by_column(self.w_span, total)
@@ -203,15 +204,17 @@ class DataPath:
         for weight, s, z, base, xs, block in self._partial_sums(self._units(slices), driven):
             v = block.operator.multiply(block.weights(spreads[s]), xs * xs)
             mean, variance, gain = self.adcs[s].moments(z, v)
-            total = total + weight * (mean if base is None else mean - base)
+            total = total + weight * (mean if base is None else mean - self.adcs[s].value(base))
             rest = rest + weight**2 * np.maximum(variance - gain**2 * v, 0.0)
         span = self._by_column(self.w_span, x).astype(np.float64)
         return np.asarray(total * span, x.dtype), np.asarray(rest * span**2, x.dtype)
 
     def signals(self, slices: Slices, x: Array) -> Iterator[tuple[int, Array]]:
-        """Yield each conversion's slice and signal: what a range is chosen from."""
-        for _, s, z, _, _, _ in self._partial_sums(self._units(slices), self.driven(x)):
+        """Yield each conversion's slice and signal, the unit column's too: what a range is chosen from."""
+        for _, s, z, base, _, _ in self._partial_sums(self._units(slices), self.driven(x)):
             yield s, z
+            if base is not None:
+                yield s, base
 
     def _partial_sums(self, units: Slices, driven: Array) -> Iterator[tuple[float, int, Array, Array | None, Array, Block]]:
         """Yield the weight of each conversion, its slice, its signal z, what is taken away from it, the block's inputs and the block."""

@@ -5,8 +5,8 @@ For one image and one read time, with v the input voltages of a layer and sums o
     memristors   sum_p sum_ij (sum of the cells G of W_ij) v_pj^2                       (1)
     amplifiers   r_f sum_p sum_i I_pi^2,  I = G v             (2)
 
-Energy is (1) + (2) times the read time; power is energy per inference times the inference rate, by default one read of
-the layer with the most positions after the other: rate = 1 / (largest number of positions x read time).
+Energy is (1) + (2) times the read time, and what each conversion takes; power is energy per inference times the inference rate, by
+default one read of the layer with the most reads after the other: rate = 1 / (largest number of positions x input slices x read time).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +31,59 @@ class LayerPower:
 
     memristors_w: float
     amplifiers_w: float
+    dacs_w: float = 0.0
+    adcs_w: float = 0.0
 
     @property
     def total_w(self) -> float:
         """Sum over components."""
-        return self.memristors_w + self.amplifiers_w
+        return self.memristors_w + self.amplifiers_w + self.dacs_w + self.adcs_w
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversions:
+    """Conversions of one inference of one layer."""
+
+    dac: int
+    adc: int
+
+
+def conversions_of(layer: PlacedLayer) -> Conversions:
+    """Return how often the converters of a layer work in one inference.
+
+    Every row is driven once for each position and input slice. Every column is converted as often, for each row block and weight slice;
+    the two columns of a pair are subtracted before.
+    """
+    path, operator = layer.path, layer.operator
+    if path is None:
+        return Conversions(dac=0, adc=0)
+    reads = operator.n_positions * path.n_reads
+    columns = operator.n_columns * len(path.gains) * len(path.blocks)
+    return Conversions(dac=reads * operator.n_rows, adc=reads * columns)
+
+
+def converter_power(plan: Plan, layer: PlacedLayer) -> tuple[float, float]:
+    """Return the mean power of a layer's DACs and ADCs, as far as their energy is known."""
+    count, rate = conversions_of(layer), None
+    powers = []
+    for converter, n in ((layer.drive.dac, count.dac), (layer.sense.adc, count.adc)):
+        model = getattr(converter, "conversion", None)
+        if model is None or converter is None:
+            powers.append(0.0)
+            continue
+        rate = inferences_per_second(plan) if rate is None else rate
+        powers.append(n * model.energy_j(converter.n_bits) * rate)
+    return powers[0], powers[1]
+
+
+def inferences_per_second(plan: Plan) -> float:
+    """Return the inference rate; raise SpecError where no time is known."""
+    drive = plan.accelerator.drive
+    if drive.rate_hz is not None:
+        return drive.rate_hz
+    if drive.t_read_s is None:
+        raise SpecError("drive.t_read_s: absent, but the power of converters of known energy needs it, or drive.rate_hz; set one of them")
+    return 1.0 / (max(layer.n_reads for layer in plan.layers) * drive.t_read_s)
 
 
 def reads_per_second_times_read_time(plan: Plan) -> float:
@@ -115,14 +163,19 @@ def read_power(
     cells = {layer.name: layer.site.stored()[0] for layer in plan.layers} if amplified else {}
     currents = squared_currents(plan, graph, samples, views, cells) if amplified else {}
     share = reads_per_second_times_read_time(plan)
-    return {layer.name: _layer_power(layer, rows[layer.name], currents.get(layer.name), share) for layer in plan.layers}
+    return {
+        layer.name: _layer_power(layer, rows[layer.name], currents.get(layer.name), share, converter_power(plan, layer))
+        for layer in plan.layers
+    }
 
 
-def _layer_power(layer: PlacedLayer, rows: Array, currents: Array | None, share: float) -> LayerPower:
+def _layer_power(
+    layer: PlacedLayer, rows: Array, currents: Array | None, share: float, converters: tuple[float, float]
+) -> LayerPower:
     memristors = sum(_conductance_times(site, rows[site.columns]) for site in layer.site.blocks()) * share
     feedback = layer.sense.feedback_ohm
     amplifiers = 0.0 if feedback is None or currents is None else feedback * float(currents.sum()) * share
-    return LayerPower(memristors_w=memristors, amplifiers_w=amplifiers)
+    return LayerPower(memristors_w=memristors, amplifiers_w=amplifiers, dacs_w=converters[0], adcs_w=converters[1])
 
 
 def _conductance_times(site: ArraySite, rows: Array) -> float:

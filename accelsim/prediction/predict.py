@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from accelsim.ledger import LayerPower, read_power
-from accelsim.placement import Plan, check_samples
+from accelsim.placement import PlacedLayer, Plan, check_samples
 from accelsim.prediction.accuracy import accuracy, corrected_accuracy, predicted_accuracy
 from accelsim.prediction.attribution import attribution_by_cause, attribution_by_layer
 from accelsim.prediction.methods import METHODS, choose
@@ -185,10 +185,13 @@ def _chip_sd(response: Response, wanted: Array, verdict: Verdict) -> float | Non
 
 
 def _by_component(power: dict[str, LayerPower]) -> dict[str, float]:
-    return {
+    sums = {
         "memristors": sum(p.memristors_w for p in power.values()),
         "amplifiers": sum(p.amplifiers_w for p in power.values()),
+        "dacs": sum(p.dacs_w for p in power.values()),
+        "adcs": sum(p.adcs_w for p in power.values()),
     }
+    return {name: watts for name, watts in sums.items() if watts > 0.0 or name in ("memristors", "amplifiers")}
 
 
 def meaning_of(plan: Plan) -> tuple[str, ...]:
@@ -205,5 +208,20 @@ def meaning_of(plan: Plan) -> tuple[str, ...]:
     stored = f"in slices of {', '.join(map(str, bits))} bits" if bits else f"{site.mapping.levels} levels"
     stored = "analog" if site.encoding.n_levels is None else stored
     around = "" if site.encoding.kind == "differential" else ", zero in the middle of the range"
+    lines += _converters_in_words(plan.layers[0])
     lines.append(f"largest weight of {site.layer!r} at {format_quantity(used, 'siemens', n_digits=4)}, {stored}{around}")
     return tuple(lines)
+
+
+def _converters_in_words(layer: PlacedLayer) -> list[str]:
+    """Return what converters and arrays of a layer are."""
+    if layer.path is None:
+        return []
+    words = []
+    if layer.drive.dac is not None:
+        reads = f", applied in {layer.path.n_reads} slices of {layer.drive.slice_bits} bits" if layer.path.digits is not None else ""
+        words.append(f"inputs of {layer.name!r} in {layer.drive.dac.n_bits} bits up to {layer.path.x_span:.4g}{reads}")
+    if layer.sense.adc is not None:
+        blocks = f", {len(layer.path.blocks)} row blocks" if len(layer.path.blocks) > 1 else ""
+        words.append(f"columns of {layer.name!r} in {layer.sense.adc.n_bits} bits{blocks}")
+    return words

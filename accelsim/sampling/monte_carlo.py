@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from accelsim.ledger import reads_per_second_times_read_time
+from accelsim.ledger import converter_power, reads_per_second_times_read_time
 from accelsim.placement import Plan, check_samples
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import TrialReport
@@ -187,7 +187,7 @@ def _report(
         accuracy_ci=accuracy_ci,
         mse_chip_sd=float(record.losses.std(ddof=1)) if record.n_trials > 1 else float("nan"),
         mse_chip_quantiles=dict(zip(("0.05", "0.25", "0.5", "0.75", "0.95"), map(float, quantiles))),
-        read_power_w=float(powers.mean()) * reads_per_second_times_read_time(plan) if len(powers) else float("nan"),
+        read_power_w=_read_power(plan, powers),
         n_inputs=len(samples),
         losses=record.losses,
         elapsed_s=elapsed_s,
@@ -202,3 +202,10 @@ def _accuracy(record: Record, samples: Samples, confidence: float) -> tuple[floa
     by_image = record.correct_by_image / record.n_trials
     interval = mean_interval(by_image, confidence=confidence, batch=1)
     return float(by_image.mean()), (max(0.0, interval.low), min(1.0, interval.high))
+
+
+def _read_power(plan: Plan, powers: Array) -> float:
+    """Return the mean measured power of cells and amplifiers, and that of converters, which does not depend on the trial."""
+    if not len(powers):
+        return float("nan")
+    return float(powers.mean()) * reads_per_second_times_read_time(plan) + sum(sum(converter_power(plan, layer)) for layer in plan.layers)
