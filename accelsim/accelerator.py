@@ -32,6 +32,7 @@ from devices.base.toml_codec import (
 )
 from devices.law import CellLaw, ConverterLaw, ReadLaw
 from devices.weight_encoding import Encoding
+from devices.writing import WriteVerify
 
 Leaf: TypeAlias = float | int | bool | str | None
 
@@ -54,6 +55,18 @@ def _drift_laws() -> dict[str, type]:
     from devices.drift import DRIFT_LAWS
 
     return dict(DRIFT_LAWS)
+
+
+def _stuck_laws() -> dict[str, type]:
+    from devices.stuck import STUCK_LAWS
+
+    return dict(STUCK_LAWS)
+
+
+def _slow_laws() -> dict[str, type]:
+    from devices.low_frequency_noise import LOW_FREQUENCY_LAWS
+
+    return dict(LOW_FREQUENCY_LAWS)
 
 
 def _converters() -> dict[str, type]:
@@ -97,6 +110,25 @@ class Cell:
         default=None,
         metadata=about("What stored conductances miss their targets by.", absent="no error", kinds=_programming_laws, docs=_PROGRAMMING),
     )
+    write_verify: WriteVerify | None = field(
+        default=None, metadata=about("How cells are written again until they are near their targets.", absent="once")
+    )
+    device_to_device: CellLaw | None = field(
+        default=None,
+        metadata=about(
+            "By how much each cell's targets are off for good, before it is written.",
+            absent="cells are alike",
+            kinds=_programming_laws,
+            docs=_PROGRAMMING,
+        ),
+    )
+    stuck: CellLaw | None = field(
+        default=None, metadata=about("Cells that hold the same conductance whatever is asked for.", absent="none do", kinds=_stuck_laws)
+    )
+    low_frequency_noise: CellLaw | None = field(
+        default=None,
+        metadata=about("How stored conductances wander, the same for all reads of an inference.", absent="they do not", kinds=_slow_laws),
+    )
     drift: CellLaw | None = field(
         default=None,
         metadata=about("How stored conductances fall with time.", absent="they do not", kinds=_drift_laws),
@@ -110,6 +142,8 @@ class Cell:
         _check_numbers(self)
         if not self.g_min_siemens < self.g_max_siemens:
             raise SpecError(f"need 0 <= g_min_siemens < g_max_siemens, got {self.g_min_siemens:g} S and {self.g_max_siemens:g} S")
+        if self.write_verify is not None and self.programming is None:
+            raise SpecError("write_verify: needs a cell.programming: the error of a single write, which it makes smaller")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ import numpy as np
 
 from accelsim.accelerator import Cell, Mapping
 from accelsim.datapath import Slices
-from devices.law import ArrayMap, CellChain, IdealWires, ReadLaw
+from devices.law import ArrayMap, CellChain, CellLaw, IdealWires, ReadLaw
+from devices.programming import GaussianError
 from devices.weight_encoding import Encoding
 from workloads.operators.base import Array
 from workloads.operators.matrix import Conv, ConvTranspose, MatrixOperator
@@ -65,7 +66,32 @@ class ArraySite:
     @property
     def chain(self) -> CellChain:
         """The cell laws, in the order they act."""
-        return CellChain(tuple(law for law in (self.cell.programming, self.cell.drift) if law is not None))
+        return CellChain(tuple(law for _, law in self._laws))
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """Number of each law of the chain among all that there could be: adding one does not change the draws of others."""
+        return tuple(slot for slot, _ in self._laws)
+
+    @property
+    def _laws(self) -> tuple[tuple[int, CellLaw], ...]:
+        cell = self.cell
+        programming = cell.programming
+        if cell.write_verify is not None:
+            from devices.write_verify import VerifiedError
+
+            assert isinstance(programming, GaussianError)  # specs know no other, and the cell has looked
+            programming = VerifiedError(single=programming, writing=cell.write_verify)
+        shifted = cell.device_to_device
+        if isinstance(shifted, GaussianError):
+            shifted = replace(shifted, clip=False)  # type: ignore[type-var]  # a target may be out of reach; what is stored is not
+        every = ((2, shifted), (0, programming), (1, cell.drift), (3, cell.low_frequency_noise), (4, cell.stuck))
+        return tuple((slot, law) for slot, law in every if law is not None)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether some law replaces few values at random: its two moments say little, so sketches draw it."""
+        return self.cell.stuck is not None
 
     @property
     def read_law(self) -> ReadLaw | None:

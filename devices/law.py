@@ -79,8 +79,9 @@ class CellLaw(ABC):
         return _by_quadrature(self, before, g_max_siemens)
 
     def sample_after(self, stored_siemens: Values, g_max_siemens: float, *, asked_siemens: Values, normals: Values) -> Values:
-        """Return what becomes of stored values; by default as of targets."""
-        return self.sample(stored_siemens, g_max_siemens, normals=normals)
+        """Return what becomes of stored values; by default as of targets, those of laws by state being at least zero."""
+        targets = stored_siemens if self.scales_with() == "nothing" else np.maximum(stored_siemens, 0.0)
+        return self.sample(targets, g_max_siemens, normals=normals)
 
     def events(self, target_siemens: Values) -> CellEvents | None:
         """Return the law's sparse events, or None for a dense law, whose two moments carry it."""
@@ -221,13 +222,19 @@ class CellChain:
     laws: tuple[CellLaw, ...]
 
     def moments(self, target_siemens: Values, g_max_siemens: float) -> CellMoments:
-        """Return the moments of the whole chain; exact for one law, (1) with Gaussian intermediate values for more."""
+        """Return the moments of the whole chain.
+
+        Exact for one law, and for laws that are independent of what is stored (`moments_after`); a second law of another kind is averaged
+        over the normal of the first, so that clipped values are too; further ones by (1) with Gaussian intermediate values.
+        """
         moments = CellMoments(mean_siemens=target_siemens, variance_siemens2=np.zeros_like(target_siemens))
-        for law in self.laws:
-            if np.any(moments.variance_siemens2):
-                moments = law.moments_after(moments, g_max_siemens, asked_siemens=target_siemens)
-            else:
+        for i, law in enumerate(self.laws):
+            if not np.any(moments.variance_siemens2):
                 moments = law.moments(moments.mean_siemens, g_max_siemens)
+            elif i == 1 and type(law).moments_after is CellLaw.moments_after:
+                moments = _over_the_normal_of(self.laws[0], law, target_siemens, g_max_siemens)
+            else:
+                moments = law.moments_after(moments, g_max_siemens, asked_siemens=target_siemens)
         return moments
 
     def sample(self, target_siemens: Values, g_max_siemens: float, *, normals: tuple[Values, ...]) -> Values:
@@ -239,6 +246,29 @@ class CellChain:
             else:
                 value = law.sample_after(value, g_max_siemens, asked_siemens=target_siemens, normals=draws)
         return value
+
+
+def _over_the_normal_of(first: CellLaw, second: CellLaw, target: Values, g_max_siemens: float) -> CellMoments:
+    """Average over the first law's normal z, by Gauss and Legendre's quadrature on both sides of where it stores zero."""
+    nodes, weights = np.polynomial.legendre.leggauss(2 * N_NODES)
+    mean = np.zeros(np.shape(target))
+    second_moment = np.zeros_like(mean)
+    low, high = (first.sample(target, g_max_siemens, normals=np.full(np.shape(target), z)) for z in (FAR, FAR + 1.0))
+    std = high - low  # far above, where nothing is clipped: what one normal more adds
+    kink = np.clip(np.divide(FAR * std - low, std, out=np.zeros_like(mean), where=std > 0.0), -FAR, FAR)
+    for start, stop in ((-FAR, kink), (kink, FAR)):
+        for node, weight in zip(nodes, weights):
+            z = np.asarray(0.5 * (stop - start) * (node + 1.0) + start)
+            weighed = 0.5 * (stop - start) * weight * np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi)
+            stored = first.sample(target, g_max_siemens, normals=z)
+            step = second.moments(stored if second.scales_with() == "nothing" else np.maximum(stored, 0.0), g_max_siemens)
+            mean += weighed * step.mean_siemens
+            second_moment += weighed * (step.variance_siemens2 + step.mean_siemens**2)
+    return CellMoments(mean_siemens=mean, variance_siemens2=np.maximum(second_moment - mean**2, 0.0))
+
+
+FAR = 8.5
+"""Normals beyond which there is 1e-17 of anything."""
 
 
 N_NODES = 16

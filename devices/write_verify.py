@@ -12,39 +12,18 @@ Moments are integrals of the Gaussian over intervals, with clipping too: with x 
 Samples are the quantiles of one normal: the order of cells' errors is that of their normals, so designs are compared on common draws.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity
-from devices.base.toml_codec import about, check_types, raise_faults
-from devices.law import CellMoments, Component, Cost, Values
+from devices.law import CellMoments, Values
 from devices.programming import INV_SQRT_2PI, GaussianError, StateIndependentError
+from devices.writing import WriteVerify
 
 N_BISECTIONS = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteVerify(Component):
-    """How cells are written: the window, how often at most, and what a write takes."""
-
-    window_rel: float = field(metadata=about("Largest error that is accepted, over cell.g_max_siemens.", above=0.0))
-    max_writes: int = field(metadata=about("Writes after which a cell stays as it is.", at_least=1))
-    energy_per_write_j: float | None = field(default=None, metadata=about("Energy of a write.", at_least=0.0, absent="not known"))
-    time_per_write_s: float | None = field(default=None, metadata=about("Time of a write.", at_least=0.0, absent="not known"))
-
-    def __post_init__(self) -> None:
-        raise_faults(check_types(self))
-
-    def cost(self, action: str, **statistics: float) -> Cost:
-        """Return the cost of `program`, given the mean number of `writes` a cell takes."""
-        if action != "program":
-            raise ValueError(f"writing knows the action 'program', not {action!r}")
-        writes, time_s = statistics["writes"], self.time_per_write_s or 0.0
-        return Cost(energy_j=writes * (self.energy_per_write_j or 0.0), time_s=writes * time_s, occupancy_s=writes * time_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +66,14 @@ class VerifiedError(GaussianError):
             return CellMoments(mean_siemens=target, variance_siemens2=self.std_siemens(target, g_max_siemens) ** 2)
         std, window, inside, beyond = self._shares(target, g_max_siemens)
         edges = [-np.inf, -window, window, np.inf]
-        mean, second = np.zeros_like(target), np.zeros_like(target)
+        shift, second = np.zeros_like(target), np.zeros_like(target)  # of max(e, -g)
         for low, high, weight in zip(edges, edges[1:], (beyond, inside, beyond)):
-            start = np.maximum(low, -target)
-            zeroth, first, square = _partial(start, np.maximum(high, start), std)
-            mean += weight * (target * zeroth + first)
-            second += weight * (target**2 * zeroth + 2.0 * target * first + square)
-        still = std == 0.0
-        mean, second = np.where(still, target, mean), np.where(still, target**2, second)
-        return CellMoments(mean_siemens=mean, variance_siemens2=np.maximum(second - mean**2, 0.0))
+            start = np.clip(-target, low, high)
+            _, first, square = _partial(start, np.broadcast_to(high, std.shape), std)
+            lost, _, _ = _partial(np.broadcast_to(low, std.shape), start, std)
+            shift += weight * (first - target * lost)
+            second += weight * (square + np.where(lost > 0.0, target, 0.0) ** 2 * lost)
+        return CellMoments(mean_siemens=target + shift, variance_siemens2=np.maximum(second - shift**2, 0.0))
 
     def sample(self, target_siemens: Values, g_max_siemens: float, *, normals: Values) -> Values:
         std, window, _, _ = self._shares(target_siemens, g_max_siemens)
@@ -120,8 +98,6 @@ class VerifiedError(GaussianError):
         return "nothing" if isinstance(self.single, StateIndependentError) else "state"
 
     def scaled(self, factor: float) -> Self:
-        from dataclasses import replace
-
         return replace(self, single=self.single.scaled(factor))
 
     def precompensated(self, target_siemens: Values, g_max_siemens: float) -> Values:
@@ -147,9 +123,3 @@ def _partial(low: Values | float, high: Values | float, std: Values) -> tuple[Va
     first, second = live * (pa - pb), live**2 * (zeroth + ea * pa - eb * pb)
     keep = std > 0.0
     return np.where(keep, zeroth, 0.0), np.where(keep, first, 0.0), np.where(keep, second, 0.0)
-
-
-def check_writing(single: object) -> None:
-    """Raise SpecError unless there is an error that verifying can make smaller."""
-    if not isinstance(single, GaussianError):
-        raise SpecError("write_verify: needs a cell.programming, whose error it makes smaller")

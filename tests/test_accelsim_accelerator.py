@@ -315,7 +315,8 @@ def test_sets_are_applied_together_so_that_a_table_may_be_made_leaf_by_leaf() ->
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
-        ("cell.eror_rel=1", "cell.eror_rel: unknown field; nearest: cell.programming.error_rel, cell.read_noise.error_rel"),
+        ("cell.eror_rel=1", "cell.eror_rel: unknown field; nearest: cell.programming.error_rel, cell.device_to_device.error_rel, "
+            "cell.read_noise.error_rel"),
         ("drive.clip=true", "drive.clip: unknown field; nearest: cell.programming.clip"),
         ("use=memse", "use: unknown field"),
         ("levels", "need PATH=VALUE"),

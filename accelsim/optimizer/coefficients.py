@@ -168,6 +168,13 @@ def _variances(plan: Plan, response: Response) -> tuple[dict[str, Array], float]
                 f"optimize() has no closed form for cells that have drifted (layer {layer.name!r}); optimize at cell.drift.t_s = 0 and "
                 "predict() the design at the time that counts"
             )
+        for name in ("stuck", "low_frequency_noise", "device_to_device"):
+            other = getattr(layer.site.cell, name)
+            if other is not None and not (name == "device_to_device" and law is not None and other.scales_with() == law.scales_with()):
+                raise UnsupportedMethodError(
+                    f"optimize() has no closed form for cell.{name} (layer {layer.name!r}); optimize without it, and predict() "
+                    "the design with it"
+                )
         if layer.site.has_wires:
             raise UnsupportedMethodError(
                 f"optimize() has no closed form for wires (layer {layer.name!r}); optimize without mapping.array.word_ohm and bit_ohm, and "

@@ -33,7 +33,7 @@ def attribution_by_layer(question: Question, response: Response, *, mse: float) 
     return _with_interaction(parts, mse)
 
 
-STORED = ("programming", "drift")
+STORED = ("programming", "device_to_device", "drift", "low_frequency_noise", "stuck")
 """Causes that change stored values, by the name of the cell's field."""
 
 
@@ -81,7 +81,10 @@ def _mean_error(question: Question, plan: Plan) -> Array:
 
 def _with_only(layer: PlacedLayer, cause: str) -> PlacedLayer:
     """Return the layer with no other cause of wrong stored values."""
-    cell = replace(layer.site.cell, **{other: None for other in STORED if other != cause})  # type: ignore[arg-type]
+    changes: dict[str, object] = {other: None for other in STORED if other != cause}
+    if cause != "programming":
+        changes["write_verify"] = None
+    cell = replace(layer.site.cell, **changes)  # type: ignore[arg-type]
     wires = layer.site.wires if cause == "wires" else IDEAL_WIRES
     bias = None if layer.bias_site is None else replace(layer.bias_site, cell=cell)
     return replace(layer, site=replace(layer.site, cell=cell, wires=wires), bias_site=bias)

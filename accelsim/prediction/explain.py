@@ -5,6 +5,7 @@ Shares of layers and causes do not add (`attribution.py`), so halving the larges
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from accelsim.lower import IDEAL_WIRES
@@ -71,6 +72,9 @@ def _changes(plan: Plan, report: ErrorReport, n_layers: int) -> Iterator[tuple[s
         yield "half the read noise, all layers", _read_noise_halved
     if any(layer.site.mapping.levels is not None for layer in plan.layers):
         yield "twice the levels, all layers", _levels_doubled
+    for name, what in (("device_to_device", "cells that are alike"), ("stuck", "no stuck cells"), ("low_frequency_noise", "no 1/f noise")):
+        if any(getattr(layer.site.cell, name) is not None for layer in plan.layers):
+            yield f"{what}, all layers", partial(_without, name)
     if any(layer.site.has_wires for layer in plan.layers):
         yield "ideal wires, all layers", lambda layer: replace(layer, site=replace(layer.site, wires=IDEAL_WIRES))
     if any(layer.path is not None and layer.path.adcs for layer in plan.layers):
@@ -108,6 +112,10 @@ def _read_noise_halved(layer: PlacedLayer) -> PlacedLayer:
 def _levels_doubled(layer: PlacedLayer) -> PlacedLayer:
     levels = layer.site.mapping.levels
     return layer if levels is None else _with(layer, "mapping", levels=2 * levels)
+
+
+def _without(name: str, layer: PlacedLayer) -> PlacedLayer:
+    return _with(layer, "cell", **{name: None})
 
 
 def _without_adcs(layer: PlacedLayer) -> PlacedLayer:

@@ -121,7 +121,7 @@ def _grouped(layers: Sequence[PlacedLayer]) -> list[list[Site]]:
     groups: dict[tuple[object, ...], list[list[Site]]] = {}
     for layer in layers:
         for site in [layer.site] if layer.bias_site is None else [layer.site, layer.bias_site]:
-            alike = groups.setdefault((site.chain, site.encoding, site.cell.g_max_siemens), [[]])
+            alike = groups.setdefault((site.chain, site.slots, site.encoding, site.cell.g_max_siemens), [[]])
             if sum(_n_cells(s) for _, s in alike[-1]) + _n_cells(site) > MAX_GROUP_CELLS and alike[-1]:
                 alike.append([])
             alike[-1].append((layer.node, site))
@@ -150,7 +150,7 @@ class SiteCells:
         self.encoding = first.encoding
         asked = [[_single(part) for part in block.requested()] for _, site in sites for block in site.blocks()]
         self.targets = [np.concatenate([cells[p].ravel() for cells in asked]) for p in range(len(self.encoding.parts))]
-        slots = range(len(self.chain.laws))
+        slots = first.slots
         self.ids = [
             [np.array([site_id(s.layer, f"cell {s.part} {part.name}", slot) for _, s in sites], np.uint32) for slot in slots]
             for part in self.encoding.parts

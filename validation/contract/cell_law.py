@@ -17,13 +17,14 @@ Z_LIMIT = 4.0
 class CellLawContract:
     """Subclass, and set `laws`: instances of the law, at several parameter values, small and large errors among them.
 
-    `registered` is whether specs know the law's kind; only then can it go through TOML.
+    `registered` is whether specs know the law's kind, as the cell's `field_name`; only then can it go through TOML.
     """
 
     laws: ClassVar[tuple[CellLaw, ...]]
     g_max_siemens: ClassVar[float] = 25e-6
     seed: ClassVar[int] = 20_261_124
     registered: ClassVar[bool] = True
+    field_name: ClassVar[str] = "programming"
 
     def targets(self) -> Values:
         """Return the targets that are tried: both ends of the range, and close to them."""
@@ -103,8 +104,8 @@ class CellLawContract:
             return
         base = Accelerator.preset("memse")
         for law in self.laws:
-            written = replace(base, cell=replace(base.cell, programming=law))
-            assert Accelerator.from_text(written.to_toml()).cell.programming == law
+            written = replace(base, cell=replace(base.cell, **{self.field_name: law}))  # type: ignore[arg-type]
+            assert getattr(Accelerator.from_text(written.to_toml()).cell, self.field_name) == law
 
     def _sampled(self, law: CellLaw, targets: Values) -> Values:
         normals = np.random.default_rng(self.seed).standard_normal(targets.shape)
