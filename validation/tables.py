@@ -130,10 +130,12 @@ def write_rows(path: Path, rows: list[Row]) -> None:
     os.replace(temporary, path)
 
 
-def resumed_table(path: Path, make: Callable[..., Iterator[Row]], *, tell: Callable[[str], None], **options: Any) -> list[Row]:
-    """Make a table into `path`, keeping whole cells that are already there, and return its rows."""
+def resumed_table(
+    path: Path, make: Callable[..., Iterator[Row]], *, tell: Callable[[str], None], n_rows: int | None = None, **options: Any
+) -> list[Row]:
+    """Make a table into `path`, keeping whole cells (of `n_rows` rows, by default one a method) that are already there; return its rows."""
     rows: list[Row] = list(csv.DictReader(path.open())) if path.exists() else []
-    n_methods = len(options.get("methods", CLOSURES))
+    n_methods = len(options.get("methods", CLOSURES)) if n_rows is None else n_rows
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["cell"]] = counts.get(row["cell"], 0) + 1
