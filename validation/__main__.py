@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from validation.networks import DataMissingError
 from validation.specs import NETWORKS, spec_table
@@ -13,7 +14,8 @@ from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, agreement_table,
 def main(arguments: list[str] | None = None) -> int:
     """Make the tables; return 0 when every cell is within its bar."""
     parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
-    parser.add_argument("table", nargs="?", choices=("agreement", "deep", "specs"), default="agreement", help="which table (default agreement)")
+    tables = ("agreement", "deep", "specs")
+    parser.add_argument("table", nargs="?", choices=tables, default=tables[0], help="which table (default agreement)")
     parser.add_argument("--out", type=Path, default=Path("docs/tables"), help="folder of the tables (default docs/tables)")
     parser.add_argument("--networks", nargs="+", help="only these of the table's networks")
     parser.add_argument("--quick", action="store_true", help="the embedded networks at two noise levels, to 3 %% in minutes")
@@ -29,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         if unknown := [n for n in chosen.networks if n not in known]:
             parser.error(f"--networks {' '.join(unknown)}: this table has {', '.join(known)}")
         studies = tuple(s for s in studies if s.network in chosen.networks)
-    options: dict[str, object] = {"studies": studies, "methods": methods}
+    options: dict[str, Any] = {"studies": studies, "methods": methods}
     try:
         rows = resumed_table(chosen.out / name, agreement_table, tell=lambda line: print(line, flush=True), **options)
     except DataMissingError as error:
