@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--seed", type=_natural, help="of all random numbers; drawn and printed when absent")
         return verb
 
-    for define in (_demo, _inspect, _spec, _predict, _validate, _optimize, _devices, _fit, _diff):
+    for define in (_demo, _inspect, _spec, _predict, _validate, _optimize, _devices, _cite, _fit, _diff):
         define(add)
     return top
 
@@ -153,6 +153,14 @@ def _optimize(add: Add) -> None:
 def _devices(add: Add) -> None:
     verb = add("devices", "list the presets, or print one with its sources")
     verb.add_argument("name", nargs="?", metavar="NAME")
+    verb.add_argument("--plot", metavar="PNG", help="draw the cell's errors over its range into a new file; with NAME")
+    _out_file(verb)
+
+
+def _cite(add: Add) -> None:
+    verb = add("cite", "print the references that a spec rests on")
+    verb.add_argument("source", metavar="NAME|FILE", help="a preset (see `accelsim devices`) or a spec file")
+    _set(verb)
     _out_file(verb)
 
 

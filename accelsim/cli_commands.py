@@ -18,6 +18,8 @@ from devices.base.errors import NetworkError, RunFolderError, SpecError
 from workloads.zoo import embedded_path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from accelsim.prediction.explain import Remedy
     from devices.fit import Fit
     from workloads.onnx_survey import SurveyRow
@@ -71,12 +73,14 @@ def _devices(options: argparse.Namespace) -> int:
     from accelsim.presets import preset_facts
     from devices import catalog
 
+    if options.plot is not None:
+        _draw_cell(options.name, options.plot)
     if options.name is not None:
         text = catalog.describe(options.name)
         return answer_or_file(options, text=text, record=head(options) | {"name": options.name, "toml": text})
     presets = [preset_facts(name) for name in catalog.names()]
-    rows = [[p.name, p.range_text, p.error_text, p.summary] for p in presets]
-    text = columns_table(["preset", "range uS", "error uS, low / middle / high", ""], rows)
+    rows = [[p.name, p.range_text, p.error_text, p.drift_text, p.summary] for p in presets]
+    text = columns_table(["preset", "range uS", "error uS, low / middle / high", "after a day", ""], rows)
     return answer_or_file(
         options,
         text=text + "\n\n`accelsim devices NAME` prints one with its source; `accelsim spec NAME` completes it.",
@@ -90,6 +94,19 @@ def _spec(options: argparse.Namespace) -> int:
     accelerator = Accelerator.from_toml(options.source, set=options.set)
     record = head(options, spec_digest=accelerator.digest) | {"spec": accelerator.to_table()}
     return answer_or_file(options, text=accelerator.to_toml(comments=True).rstrip("\n"), record=record)
+
+
+def _cite(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from accelsim.accelerator import Accelerator
+    from accelsim.citations import citations
+
+    accelerator = Accelerator.from_toml(options.source, set=options.set)
+    found = citations(accelerator)
+    text = columns_table(["what", "reference"], [[c.what, c.reference] for c in found])
+    record = head(options, spec_digest=accelerator.digest) | {"citations": [asdict(c) for c in found]}
+    return answer_or_file(options, text=text, record=record)
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -273,12 +290,28 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _draw_fit(fit: "Fit", path: Path) -> None:
-    from matplotlib.figure import Figure
-
     from accelsim.plot.cell_fit import plot_fit
 
+    _draw(path, lambda axes: plot_fit(fit, axes))
+
+
+def _draw_cell(name: str | None, out: str) -> None:
+    from accelsim.accelerator import Accelerator
+    from accelsim.plot.cell_law import plot_cell
+
+    if name is None:
+        raise SpecError("--plot: which one? give the name of a preset, e.g. `accelsim devices pcm_nandakumar --plot cell.png`")
+    if Path(out).exists():
+        raise RunFolderError(f"--plot: {out} is there already; give another name, or remove it first")
+    cell = Accelerator.preset(name).cell
+    _draw(Path(out), lambda axes: plot_cell(cell, name, axes))
+
+
+def _draw(path: Path, plot: "Callable[[Axes], object]") -> None:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
-    plot_fit(fit, figure.subplots())
+    plot(figure.subplots())
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
@@ -293,5 +326,5 @@ def _demo(options: argparse.Namespace) -> int:
 
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo, "inspect": _inspect, "spec": _spec, "predict": _predict, "validate": _validate, "optimize": _optimize,
-    "devices": _devices, "fit": _fit, "diff": _diff,
+    "devices": _devices, "cite": _cite, "fit": _fit, "diff": _diff,
 }  # fmt: skip

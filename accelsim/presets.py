@@ -1,12 +1,15 @@
 """The presets at a glance: range, and programming error at its bottom, middle and top."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from accelsim.accelerator import Accelerator
+from accelsim.accelerator import Accelerator, Cell
 from devices import catalog
+from devices.drift import PowerLaw
 from devices.programming import GaussianError
+
+A_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +22,12 @@ class PresetFacts:
     g_min_siemens: float
     g_max_siemens: float
     error_siemens: tuple[float, float, float] | None
+    left_after_a_day: float | None = None
+
+    @property
+    def drift_text(self) -> str:
+        """What is left of the highest conductance after a day."""
+        return "-" if self.left_after_a_day is None else f"{100 * self.left_after_a_day:.3g} %"
 
     @property
     def range_text(self) -> str:
@@ -50,4 +59,13 @@ def preset_facts(name: str) -> PresetFacts:
         g_min_siemens=cell.g_min_siemens,
         g_max_siemens=cell.g_max_siemens,
         error_siemens=errors,
+        left_after_a_day=_left(cell),
     )
+
+
+def _left(cell: Cell) -> float | None:
+    """Return what is left of the highest conductance after a day, on average; None without drift."""
+    if not isinstance(cell.drift, PowerLaw):
+        return None
+    aged = replace(cell.drift, t_s=A_DAY_S)  # type: ignore[type-var]
+    return float(aged.factors(np.full(1, cell.g_max_siemens))[0][0])

@@ -453,3 +453,23 @@ def test_the_optimum_of_a_saved_run_is_drawn(tmp_path: Path) -> None:
 
     draw_to(design_report(), tmp_path / "figure")
     assert (tmp_path / "figure.png").stat().st_size > 5_000
+
+
+def test_cite_prints_what_a_spec_rests_on(cli: Cli) -> None:
+    code, out, _ = cli("cite", "isaac")
+    assert code == 0
+    assert "Shafiee" in out
+    assert "MemSE" in out
+    found = _json(cli("cite", "pcm_chip", "--json")[1])["citations"]
+    assert any("Nandakumar" in citation["reference"] for citation in found)
+    assert "no source is given" in cli("cite", "memse", "--set", "cell.source=")[1]
+
+
+def test_devices_draws_a_cell(cli: Cli, tmp_path: Path) -> None:
+    picture = tmp_path / "cell.png"
+    assert cli("devices", "pcm_nandakumar", "--plot", picture)[0] == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    code, _, err = cli("devices", "pcm_nandakumar", "--plot", picture)
+    assert code == 2
+    assert "is there already" in err
+    assert "which one" in cli("devices", "--plot", tmp_path / "other.png")[2]

@@ -106,13 +106,18 @@ def text_table(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in listed)
 
 
+LONGEST_WORD = 16
+"""Entries that are longer and begin with a letter are text."""
+
+
 def columns_table(header: list[str], body: list[list[str]]) -> str:
-    """Return a table with a header; the first column is flush left, the others right."""
+    """Return a table with a header; the first column and columns of words are flush left, numbers right."""
     widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+    left = [i == 0 or any(row[i][:1].isalpha() and len(row[i]) > LONGEST_WORD for row in body) for i in range(len(header))]
 
     def line(row: list[str]) -> str:
-        first = f"{row[0]:<{widths[0]}}"
-        return "  ".join([first, *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:]))]).rstrip()
+        cells = (f"{cell:<{w}}" if flush else f"{cell:>{w}}" for cell, w, flush in zip(row, widths, left))
+        return "  ".join(cells).rstrip()
 
     return "\n".join([line(header), *(line(row) for row in body)])
 
