@@ -91,7 +91,8 @@ class ArraySite:
     @property
     def is_sparse(self) -> bool:
         """Whether some law replaces few values at random: its two moments say little, so sketches draw it."""
-        return self.cell.stuck is not None
+        events = None if self.cell.stuck is None else self.cell.stuck.events(np.zeros(1))
+        return events is not None and bool(np.any(events.p > 0.0))
 
     @property
     def read_law(self) -> ReadLaw | None:

@@ -37,8 +37,13 @@ STORED = ("programming", "device_to_device", "drift", "low_frequency_noise", "st
 """Causes that change stored values, by the name of the cell's field."""
 
 
-def attribution_by_cause(question: Question, response: Response, *, mse: float, quantized: Array) -> dict[str, float]:
-    """Return the MSE with only one cause on: what changes stored values, quantization, read noise, converters; then `interaction`."""
+def attribution_by_cause(
+    question: Question, response: Response, *, mse: float, quantized: Array, faults: float | None = None
+) -> dict[str, float]:
+    """Return the MSE with only one cause on: what changes stored values, quantization, read noise, converters; then `interaction`.
+
+    `faults` is the variance by stuck cells, where it is known beyond first order.
+    """
     plan, wanted, parts = question.plan, question.wanted, {}
     causes = [c for c in STORED if any(getattr(layer.site.cell, c) is not None for layer in plan.layers)]
     causes += ["wires"] if any(layer.site.has_wires for layer in plan.layers) else []
@@ -46,7 +51,7 @@ def attribution_by_cause(question: Question, response: Response, *, mse: float, 
         bias2 = float(np.mean((_programmed_only(question, response) - wanted) ** 2))
         parts["programming"] = bias2 + sum(layer.programming for layer in response.layers.values())
     else:
-        parts |= {cause: _stored_alone(question, response, cause) for cause in causes}
+        parts |= {cause: _stored_alone(question, response, cause, faults=faults) for cause in causes}
     if any(layer.site.encoding.n_levels is not None for layer in plan.layers):
         stored = quantized if not _has_paths(plan) else ideal_weights(plan).without_paths().outputs(question.graph, question.samples)
         parts["quantization"] = float(np.mean((stored - wanted) ** 2)) if question.reference == "float" else 0.0
@@ -57,7 +62,7 @@ def attribution_by_cause(question: Question, response: Response, *, mse: float, 
     return _with_interaction(parts, mse)
 
 
-def _stored_alone(question: Question, response: Response, cause: str) -> float:
+def _stored_alone(question: Question, response: Response, cause: str, *, faults: float | None) -> float:
     """Return the MSE when of all that happens to stored values only one cause does: its own mean weights and variances."""
     plan = replace(question.plan, layers=tuple(_with_only(layer, cause) for layer in question.plan.layers))
     variance = 0.0
@@ -66,6 +71,8 @@ def _stored_alone(question: Question, response: Response, cause: str) -> float:
         variance += float(np.sum(layer.site.moments().variance * shares.power))
         if layer.bias_site is not None:
             variance += float(np.sum(layer.bias_site.moments().variance * shares.bias_power))
+    if cause == "stuck" and faults is not None:
+        variance = faults
     return float(np.mean(_mean_error(question, plan) ** 2)) + variance
 
 

@@ -1,7 +1,7 @@
 """predict(): the error of every output, by the method that is good enough for this network and noise."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ from accelsim.ledger import LayerPower, read_power
 from accelsim.placement import PlacedLayer, Plan, check_samples
 from accelsim.prediction.accuracy import accuracy, corrected_accuracy, predicted_accuracy
 from accelsim.prediction.attribution import attribution_by_cause, attribution_by_layer
+from accelsim.prediction.events import with_faults, without_faults
 from accelsim.prediction.methods import METHODS, choose
 from accelsim.prediction.question import Question, Verdict
 from accelsim.report.provenance import provenance_of
@@ -88,8 +89,33 @@ def predict(
         reference=reference,
         labels=usable_labels(samples.y, n_out)[0],
     )
-    verdict = choose(method, question, response)
+    if any(layer.site.is_sparse for layer in plan.layers) and method != "corrected":
+        verdict = _verdict_with_faults(question, response, method)
+    else:
+        verdict = choose(method, question, response)
     return _report(question, verdict, response, outputs, attribution=attribution, started=started)
+
+
+def _verdict_with_faults(question: Question, response: Response, method: str) -> Verdict:
+    """Return the verdict on a plan with stuck cells: the method's on the same plan without them, and the events."""
+    plan, n_probes = without_faults(question.plan), response.n_probes
+    programmer = Programmer(plan, seed=question.seed)
+    errors = programmer.checked_errors() if n_probes else tuple(programmer.checked_errors())
+    sound = respond(plan, question.graph, question.samples, seed=question.seed, n_probes=n_probes, errors=errors, view=programmer.mean)
+    healthy = choose(method, replace(question, plan=plan, programmer=programmer, errors=errors), sound)
+    verdict = with_faults(question, _sound_of(response, sound), healthy, plan)
+    if method == "auto" and verdict.rel_error_estimate > question.tol_rel:
+        why = f"stuck cells by single events would be off by about {100 * verdict.rel_error_estimate:.0f} %"
+        trials = METHODS["corrected"](question, response)
+        if trials.rel_error_estimate > verdict.rel_error_estimate:
+            return verdict
+        return replace(trials, reason=f"{why}; {trials.reason}", details={**trials.details, "stuck_mse": verdict.details["stuck_mse"]})
+    return verdict
+
+
+def _sound_of(response: Response, sound: Response) -> Response:
+    """Return the response with the mean outputs of cells with faults and the power of those without."""
+    return replace(sound, mean_output=response.mean_output)
 
 
 def _check_memory(plan: Plan, graph: Network, n_images: int, limit: int) -> None:
@@ -139,7 +165,7 @@ def _report(
         bias2=verdict.bias2,
         variance=verdict.variance,
         by_layer=attribution_by_layer(question, response, mse=verdict.mse) if attribution else {},
-        by_cause=attribution_by_cause(question, response, mse=verdict.mse, quantized=outputs.quantized) if attribution else {},
+        by_cause=_by_cause(question, response, verdict, outputs) if attribution else {},
         by_output=verdict.by_output,
         method=verdict.method,
         reason=verdict.reason,
@@ -157,6 +183,12 @@ def _report(
         elapsed_s=time.perf_counter() - started,
         meaning=meaning_of(plan),
         details=dict(verdict.details),
+    )
+
+
+def _by_cause(question: Question, response: Response, verdict: Verdict, outputs: _Outputs) -> dict[str, float]:
+    return attribution_by_cause(
+        question, response, mse=verdict.mse, quantized=outputs.quantized, faults=verdict.details.get("stuck_mse")
     )
 
 
