@@ -13,7 +13,7 @@ from accelsim.accelerator import Accelerator
 from accelsim.datapath import DataPath, InputDigits, blocks_of
 from accelsim.lower import ArraySite
 from devices.base.errors import SpecError
-from devices.converter import Converter, SarConverter, range_from
+from devices.converter import Converter, SarConverter, SuccessiveApproximation, Uniform, range_from
 from devices.law import ConverterLaw, SignalOperator
 from workloads.operators.base import Array
 from workloads.operators.matrix import ConvTranspose
@@ -104,6 +104,17 @@ def with_adcs(path: DataPath, site: ArraySite, converter: ConverterLaw, signals:
         low, high = signal.chosen_range(converter, worst=rows, lattice=_lattice(path, site, s))
         adcs.append(_placed(converter, low, high, f"{site.layer} adc {s}"))
     return replace(path, adcs=tuple(adcs))
+
+
+def with_bits(path: DataPath, converter: ConverterLaw, layer: str, n_bits: int) -> tuple[DataPath, ConverterLaw]:
+    """Return the path with as many bits behind its columns, over the same ranges, and the converter."""
+    changed = replace(converter, n_bits=n_bits)  # type: ignore[type-var]
+    adcs = []
+    for s, adc in enumerate(path.adcs):
+        ideal = adc.ideal if isinstance(adc, SuccessiveApproximation) else adc
+        assert isinstance(ideal, Uniform)  # there are no others
+        adcs.append(_placed(changed, ideal.low, ideal.high, f"{layer} adc {s}"))
+    return replace(path, adcs=tuple(adcs)), changed
 
 
 def _placed(converter: ConverterLaw, low: float, high: float, name: str) -> SignalOperator:

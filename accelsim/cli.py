@@ -142,6 +142,9 @@ def _optimize(add: Add) -> None:
     budget.add_argument("--power-budget", metavar="POWER", help='least error within this read power: "10 mW"')
     budget.add_argument("--mse-budget", type=_positive, metavar="MSE", help="least read power within this error: 1e-3")
     verb.add_argument("--per", choices=("layer", "column", "network"), default="layer", help="what has a scale of its own (layer)")
+    verb.add_argument(
+        "--adc-bits", nargs=2, type=_natural, metavar=("LEAST", "MOST"), help="choose the bits of each layer's ADC too, within these limits"
+    )
     verb.add_argument("--yield", dest="yield_p", type=_share, metavar="P", help="share of chips that must meet the budget")
     verb.add_argument("--verify", metavar="V.npz", help="samples to verify on; by default the last half of the inputs is held out")
     verb.add_argument("--rel-error", type=_share, default=0.01, help="half-width of Monte-Carlo's interval over its mean (0.01)")

@@ -247,7 +247,8 @@ def _optimize(options: argparse.Namespace) -> int:
     progress = TrialProgress("Monte-Carlo at the design")
     report = optimize(
         asked.plan, asked.samples, seed=asked.seed, verify=verify, power_budget_w=power_w, mse_budget=options.mse_budget, per=options.per,
-        yield_p=options.yield_p, output=options.output, reference=options.reference, mc_rel_error=options.rel_error,
+        yield_p=options.yield_p, adc_bits=None if options.adc_bits is None else tuple(options.adc_bits), output=options.output,
+        reference=options.reference, mc_rel_error=options.rel_error,
         mc_max_trials=options.max_trials, threads=options.threads, progress=progress,
     )  # fmt: skip
     progress.close()

@@ -28,6 +28,7 @@ Conductances: TypeAlias = float | tuple[float, ...]
 Scale: TypeAlias = Literal["network", "layer", "column"]
 
 SCHEMA = 1
+MAX_BITS = 24
 MAX_FILE_BYTES = 16 * 1024 * 1024
 _COLUMNS_A_LINE = 8
 _TEXTS = ("network_digest", "accelerator_digest", "origin")
@@ -43,12 +44,15 @@ class Design:
         By layer name: one conductance, or one for each column (only where `scale` is `column`).
     scale
         What shares one factor from weights to conductances; with `network`, all layers have the same conductance.
+    adc_bits
+        Bits of the converters behind the columns, by layer name, where the optimum chose them.
     network_digest, accelerator_digest, origin
         What it was found for and how, as text; empty where not known.
     """
 
     g_used_siemens: Mapping[str, Conductances]
     scale: Scale = "layer"
+    adc_bits: Mapping[str, int] = field(default_factory=dict)
     network_digest: str = ""
     accelerator_digest: str = ""
     origin: str = field(default="")
@@ -59,19 +63,22 @@ class Design:
             wrong.append(f"scale: {shown(self.scale)}: need {' | '.join(get_args(Scale))}")
         if not isinstance(self.g_used_siemens, Mapping) or not self.g_used_siemens:
             wrong.append("g_used_siemens: need at least one layer")
+        if any(not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_BITS for n in self.adc_bits.values()):
+            wrong.append(f"adc_bits: need whole numbers from 1 to {MAX_BITS}")
         raise_faults(wrong)
         faults = Faults("design")
         used = {name: _conductances(value, faults=faults, name=name) for name, value in self.g_used_siemens.items()}
         raise_faults(faults.lines)
         _check_scale(used, self.scale)
         object.__setattr__(self, "g_used_siemens", MappingProxyType(used))
+        object.__setattr__(self, "adc_bits", MappingProxyType(dict(self.adc_bits)))
 
     def __hash__(self) -> int:
-        return hash((self.scale, tuple(self.g_used_siemens.items())))
+        return hash((self.scale, tuple(self.g_used_siemens.items()), tuple(self.adc_bits.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:
         more = {name: getattr(self, name) for name in _TEXTS}
-        return _rebuilt, ({"g_used_siemens": dict(self.g_used_siemens), "scale": self.scale} | more,)
+        return _rebuilt, ({"g_used_siemens": dict(self.g_used_siemens), "scale": self.scale, "adc_bits": dict(self.adc_bits)} | more,)
 
     def check_against(self, accelerator: Accelerator) -> None:
         """Raise SpecError unless every conductance is in the range of its layer's cells: g_min < g_used <= g_max."""
@@ -167,10 +174,12 @@ def _lines(design: Design) -> Iterator[str]:
         for i in range(0, len(value), _COLUMNS_A_LINE):
             yield "    " + "".join(f"{value_text('g_used_siemens', one)}, " for one in value[i : i + _COLUMNS_A_LINE]).rstrip()
         yield "]"
+    if design.adc_bits:
+        yield from ("", "[adc_bits]", *(f"{key_text(layer)} = {n}" for layer, n in design.adc_bits.items()))
 
 
 def _checked_table(table: dict[str, Any], *, faults: Faults) -> dict[str, Any]:
-    known = ("schema", "scale", *_TEXTS, "g_used_siemens")
+    known = ("schema", "scale", *_TEXTS, "g_used_siemens", "adc_bits")
     for name in table:
         if name not in known:
             faults.add_unknown("", name, known=known)
@@ -187,5 +196,9 @@ def _checked_table(table: dict[str, Any], *, faults: Faults) -> dict[str, Any]:
         faults.add("g_used_siemens", "need a table of layer names and conductances")
         used = {}
     values = {name: _conductances(value, faults=faults, name=name) for name, value in used.items()}
+    bits = table.get("adc_bits", {})
+    if not isinstance(bits, dict) or any(not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_BITS for n in bits.values()):
+        faults.add("adc_bits", f"need a table of layer names and whole numbers from 1 to {MAX_BITS}")
+        bits = {}
     texts = {name: table[name] for name in _TEXTS if name in table}
-    return {"g_used_siemens": values, "scale": scale} | texts
+    return {"g_used_siemens": values, "scale": scale, "adc_bits": bits} | texts

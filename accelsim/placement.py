@@ -8,7 +8,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from accelsim.accelerator import Accelerator, Drive, Sense
-from accelsim.calibration import calibrated_paths, refuse_rescaling
+from accelsim.calibration import calibrated_paths, refuse_rescaling, with_bits
 from accelsim.datapath import DataPath
 from accelsim.design import Design
 from accelsim.lower import IDEAL_WIRES, ArraySite
@@ -60,6 +60,13 @@ class PlacedLayer:
         """Reads of one inference: positions times input slices."""
         return self.operator.n_positions * (1 if self.path is None else self.path.n_reads)
 
+    def with_adc_bits(self, n_bits: int) -> "PlacedLayer":
+        """Return the layer with as many bits behind its columns; raise SpecError where nothing converts them."""
+        if self.path is None or not self.path.adcs or self.sense.adc is None:
+            raise SpecError(f"layer {self.name!r} has no sense.adc whose bits could be changed")
+        path, adc = with_bits(self.path, self.sense.adc, self.name, n_bits)
+        return replace(self, path=path, sense=replace(self.sense, adc=adc))
+
     @property
     def operator(self) -> MatrixOperator:
         """The layer's operator, with its float weights."""
@@ -103,6 +110,9 @@ class Plan:
                 )
         layers = self.rescaled(design.scale).layers
         moved = tuple(_with_g_used(layer, np.asarray(design.g_used_siemens.get(layer.name, layer.site.g_used_siemens))) for layer in layers)
+        if unknown := design.adc_bits.keys() - set(names):
+            raise SpecError(f"design gives converter bits to a layer {min(unknown)!r} that the network does not have")
+        moved = tuple(layer.with_adc_bits(design.adc_bits[layer.name]) if layer.name in design.adc_bits else layer for layer in moved)
         return replace(self, layers=moved, design=design)
 
     def rescaled(self, scale: str) -> "Plan":
@@ -125,6 +135,8 @@ class Plan:
     def digest(self) -> str:
         """sha256 over the network, the complete spec, the calibration and the conductances in use."""
         used = [values for layer in self.layers for values in (layer.site.g_used_siemens, layer.site.w_max)]
+        if self.design is not None and self.design.adc_bits:
+            used.append(np.array(list(self.design.adc_bits.values())))
         return digest_of(self.network.digest, self.accelerator.digest, self.calibration_digest, *used)
 
     def activation_elements(self) -> int:

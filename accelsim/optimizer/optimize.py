@@ -1,13 +1,15 @@
 """The best conductance scales under a budget: closed form, refreshed at its own answer, and verified by Monte-Carlo."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-from accelsim.design import Design
+from accelsim.design import MAX_BITS, Design
+from accelsim.optimizer.bits import BitChoice, bit_table, choose_bits
 from accelsim.optimizer.closed_form import best_common_scale, minimize_mse, minimize_power
 from accelsim.optimizer.coefficients import Coefficients, coefficients
 from accelsim.optimizer.pareto import pareto
@@ -49,6 +51,7 @@ def optimize(
     mse_budget: float | None = None,
     per: Per = "layer",
     yield_p: float | None = None,
+    adc_bits: tuple[int, int] | None = None,
     output: str | None = None,
     reference: Reference = "float",
     mc_rel_error: float = 0.01,
@@ -60,7 +63,8 @@ def optimize(
 
     Moves `mapping.g_used_siemens`, one a layer, a column, or one for the network, by the closed form in coefficients that
     are refreshed at each answer. Without `verify`, the last half of `samples` is held out for it. With `yield_p`, that
-    share of chips meets the budget. Monte-Carlo is not run with `mc_max_trials=0`.
+    share of chips meets the budget. With `adc_bits=(least, most)` the bits of each layer's ADC are chosen as well, so that
+    converters and conductances share the budget. Monte-Carlo is not run with `mc_max_trials=0`.
     Raises SpecError for contradicting budgets; an infeasible budget is an answer with its floor, gap and levers.
     """
     question = _Question(power_budget_w=power_budget_w, mse_budget=mse_budget, per=per, yield_p=yield_p)
@@ -70,6 +74,8 @@ def optimize(
     if verify is None:
         samples, verify = _halves(samples)
     search = _Search(plan, samples, question=question, seed=seed, output=output, reference=reference)
+    if adc_bits is not None:
+        search.choose_bits(adc_bits)
     found, terms, n_refresh = search.run()
     if isinstance(found, Infeasible):
         return search.infeasible(found, terms, elapsed_s=time.perf_counter() - started)
@@ -121,6 +127,25 @@ class _Search:
         self.graph: Network = graph_to_output(plan.graph, output)
         self.wanted = reference_outputs(self.plan, self.graph, samples, reference)
         self.factor = 1.0
+        self.choice: BitChoice | None = None
+
+    def choose_bits(self, limits: tuple[int, int]) -> None:
+        """Move the plan to the converter bits with which the scales' optimum is best."""
+        low, high = limits
+        if not 1 <= low <= high <= MAX_BITS:
+            raise SpecError(f"adc_bits: ({low}, {high}): need 1 <= least <= most <= {MAX_BITS}")
+        table = bit_table(self.plan, self.graph, self.samples, range(low, high + 1))
+        terms = self.terms(self.plan, 1.0)
+        present = {layer.name: layer.sense.adc.n_bits for layer in self.plan.layers if layer.sense.adc is not None}
+        power, mse = self._budgets(terms)
+        choice = choose_bits(table, terms.problem, present, power_budget_w=power, mse_budget=mse)
+        if isinstance(choice, Infeasible):  # the search says so, from the converters that take least or err least
+            at = [0 if power is not None else len(table.bits) - 1] * len(table.layers)
+            bits: Mapping[str, int] = {name: table.bits[n] for name, n in zip(table.layers, at)}
+        else:
+            self.choice, bits = choice, choice.bits
+        layers = tuple(layer.with_adc_bits(bits[layer.name]) if layer.name in bits else layer for layer in self.plan.layers)
+        self.plan = replace(self.plan, layers=layers)
 
     def terms(self, plan: Plan, factor: float) -> Coefficients:
         """Return the coefficients at a plan's design."""
@@ -202,6 +227,7 @@ class _Search:
         return Design(
             g_used_siemens=used,
             scale=scale,
+            adc_bits={} if self.choice is None else dict(self.choice.bits),
             network_digest=self.plan.network.digest,  # type: ignore[arg-type]
             accelerator_digest=self.plan.accelerator.digest,
             origin=f"optimize per {self.question.per}, seed {self.seed}",
@@ -339,6 +365,9 @@ class _Search:
                 "the error does not depend on the scales (it is proportional to the stored conductance): "
                 "the smallest conductances cost nothing"
             )
+        if self.choice is not None:
+            bits = ", ".join(f"{name} {n}" for name, n in self.choice.bits.items())
+            notes.append(f"bits of the converters: {bits}; no choice of bits is better by more than {100 * self.choice.gap_rel:.2g} %")
         if self.factor != 1.0:
             notes.append(f"beyond first order here: variances scaled by {self.factor:.3f} to the better closure, and optimized again")
         return tuple(notes)
