@@ -246,13 +246,14 @@ class _Worker:
         operator, tally = self.layers[i].operator, self.tallies[i]
         moments = operator.gradient_moments(delta, x, self.variances[i], covariance=self.covariance, directions=self.errors.get(i))
         tally.power += moments.power
-        tally.activity = tally.activity + _distinct(operator.row_activity(x)) * x.shape[-1]
+        path = self.view.paths.get(i)
+        active = operator.row_activity(x) if path is None else path.activity(x)
+        tally.activity = tally.activity + _distinct(active) * x.shape[-1]
         self._share(tally.programming, moments.lane_power)
         self._joint(moments)
         if self.bias_variances[i] is not None:
             self._add_bias(tally, delta, self.bias_variances[i], self.bias_errors.get(i), x.shape[-1])
         if (variances := self.read_variances[i]) is not None:
-            path = self.view.paths.get(i)
             spread = operator.multiply(variances, x * x) if path is None else path.read_spread(variances, x)
             self._add_fresh(tally.read, delta, spread)
         if i in point.rests:
