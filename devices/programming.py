@@ -110,6 +110,20 @@ class GaussianError(CellLaw):
         return np.maximum(stored, 0.0, out=stored) if self.clip else stored
 
 
+N_BISECTIONS = 60
+
+
+def precompensated_by_bisection(law: GaussianError, target_siemens: Values, g_max_siemens: float) -> Values:
+    """Return g' with E G(g') - E G(0) = g; where the mean falls short of that even at twice the range, that is the answer."""
+    base = law.moments(np.zeros(1), g_max_siemens).mean_siemens[0]
+    low, high = np.zeros_like(target_siemens), np.full_like(target_siemens, 2.0 * g_max_siemens)
+    for _ in range(N_BISECTIONS):
+        middle = 0.5 * (low + high)
+        short = law.moments(middle, g_max_siemens).mean_siemens - base < target_siemens
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return np.where(target_siemens > 0.0, 0.5 * (low + high), 0.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateIndependentError(GaussianError):
     """The same error at every state: s = error_rel * g_max, a fraction of the technology's range."""

@@ -12,9 +12,8 @@ import numpy as np
 from devices.base.errors import SpecError
 from devices.base.toml_codec import about, check_types, raise_faults
 from devices.law import Values, check_error_rel
-from devices.programming import GaussianError
+from devices.programming import GaussianError, precompensated_by_bisection
 
-N_BISECTIONS = 60
 MAX_COEFFICIENTS, MAX_ROWS = 16, 1024
 _CLIP = about("Whether a conductance that would be negative is zero instead.")
 
@@ -42,13 +41,7 @@ class StateDependentError(GaussianError):
         """
         if not self.clip:
             return target_siemens
-        base = self.moments(np.zeros(1), g_max_siemens).mean_siemens[0]
-        low, high = np.zeros_like(target_siemens), np.full_like(target_siemens, 2.0 * g_max_siemens)
-        for _ in range(N_BISECTIONS):
-            middle = 0.5 * (low + high)
-            short = self.moments(middle, g_max_siemens).mean_siemens - base < target_siemens
-            low, high = np.where(short, middle, low), np.where(short, high, middle)
-        return np.where(target_siemens > 0.0, 0.5 * (low + high), 0.0)
+        return precompensated_by_bisection(self, target_siemens, g_max_siemens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,10 +20,8 @@ from scipy.special import ndtr, ndtri
 
 from devices.base.quantity import format_quantity
 from devices.law import CellMoments, Values
-from devices.programming import INV_SQRT_2PI, GaussianError, StateIndependentError
+from devices.programming import INV_SQRT_2PI, GaussianError, StateIndependentError, precompensated_by_bisection
 from devices.writing import WriteVerify
-
-N_BISECTIONS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +102,7 @@ class VerifiedError(GaussianError):
         """Return g' with E G(g') - E G(0) = g, by bisection; both cells of a pair are asked for theirs."""
         if not self.clip:
             return target_siemens
-        base = self.moments(np.zeros(1), g_max_siemens).mean_siemens[0]
-        low, high = np.zeros_like(target_siemens), np.full_like(target_siemens, 2.0 * g_max_siemens)
-        for _ in range(N_BISECTIONS):
-            middle = 0.5 * (low + high)
-            short = self.moments(middle, g_max_siemens).mean_siemens - base < target_siemens
-            low, high = np.where(short, middle, low), np.where(short, high, middle)
-        return np.where(target_siemens > 0.0, 0.5 * (low + high), 0.0)
+        return precompensated_by_bisection(self, target_siemens, g_max_siemens)
 
 
 def _partial(low: Values | float, high: Values | float, std: Values) -> tuple[Values, Values, Values]:
