@@ -19,6 +19,8 @@ from workloads.operators.base import Array
 from workloads.operators.matrix import Conv, ConvTranspose, MatrixOperator
 
 IDEAL_WIRES = IdealWires()
+SLOTS = {"programming": 0, "drift": 1, "device_to_device": 2, "low_frequency_noise": 3, "stuck": 4}
+"""Of each of a cell's laws, by its field: what random numbers are drawn by."""
 Cells: TypeAlias = tuple[Array, ...]
 """One array of conductances for each part of the encoding, in the shape of the weights."""
 BLOCK_WEIGHTS = 1 << 22
@@ -85,8 +87,16 @@ class ArraySite:
         shifted = cell.device_to_device
         if isinstance(shifted, GaussianError):
             shifted = replace(shifted, clip=False)  # type: ignore[type-var]  # a target may be out of reach; what is stored is not
-        every = ((2, shifted), (0, programming), (1, cell.drift), (3, cell.low_frequency_noise), (4, cell.stuck))
-        return tuple((slot, law) for slot, law in every if law is not None)
+        slow = cell.low_frequency_noise
+        slow = None if getattr(slow, "log_time", 1.0) == 0.0 else slow  # nothing has wandered yet: no need to draw
+        every = {
+            "device_to_device": shifted,
+            "programming": programming,
+            "drift": cell.drift,
+            "low_frequency_noise": slow,
+            "stuck": cell.stuck,
+        }
+        return tuple((SLOTS[name], law) for name, law in every.items() if law is not None)
 
     @property
     def is_sparse(self) -> bool:

@@ -19,6 +19,7 @@ from scipy.special import ndtr
 from devices.base.quantity import format_quantity
 from devices.base.toml_codec import about, check_types, raise_faults
 from devices.law import CellLaw, CellMoments, Scope, Values
+from devices.piecewise import LogThenPolynomial
 
 N_BISECTIONS = 60
 SMALLEST_STATE = 1e-9
@@ -153,4 +154,26 @@ class LogarithmicDrift(PowerLaw):
         return "state"
 
 
-DRIFT_LAWS: dict[str, type[PowerLaw]] = {law.kind: law for law in (PowerLawDrift, LogarithmicDrift)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PiecewiseDrift(PowerLaw):
+    """An exponent whose mean and standard deviation are functions of the state in two pieces."""
+
+    kind: ClassVar[str] = "piecewise"
+    over_siemens: float = field(metadata=about("Conductance that the state is over.", above=0.0))
+    mean: LogThenPolynomial = field(metadata=about("Mean exponent by state."))
+    std: LogThenPolynomial = field(metadata=about("The exponent's standard deviation by state."))
+    t0_s: float = field(metadata=_T0)
+    t_s: float = field(default=0.0, metadata=_T)
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+    def exponent(self, asked_siemens: Values) -> tuple[Values, Values]:
+        state = np.asarray(asked_siemens, np.float64) / self.over_siemens
+        return self.mean.at(state), self.std.at(state)
+
+    def scales_with(self) -> Literal["state"]:
+        return "state"
+
+
+DRIFT_LAWS: dict[str, type[PowerLaw]] = {law.kind: law for law in (PowerLawDrift, LogarithmicDrift, PiecewiseDrift)}

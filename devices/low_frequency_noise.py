@@ -6,6 +6,7 @@ with g the state that was asked for, t_r the time one read takes (noise faster t
 inference. Published for phase-change memory (Nandakumar et al., ICECS 2019).
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -13,33 +14,33 @@ import numpy as np
 
 from devices.base.toml_codec import about, check_types, raise_faults
 from devices.law import CellLaw, CellMoments, Scope, Values
+from devices.piecewise import LogThenPolynomial
 
 SMALLEST_STATE = 1e-9
 """Over the range: what the power of a state is taken of at least; the cap holds long before."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OneOverF(CellLaw):
-    """Noise (1), in proportion to the stored conductance."""
+class SlowNoise(CellLaw):
+    """Noise (1), in proportion to the stored conductance, with a Q that a subclass gives."""
 
-    kind: ClassVar[str] = "one_over_f"
+    __slots__ = ()
     cause: ClassVar[str] = "low_frequency_noise"
     scope: ClassVar[Scope] = "inference"
-    q_scale: float = field(metadata=about("Q of a state at `over_siemens`.", at_least=0.0))
-    q_exponent: float = field(metadata=about("How fast Q falls with the state.", at_least=0.0))
-    q_cap: float = field(metadata=about("Largest Q.", at_least=0.0))
-    over_siemens: float = field(metadata=about("Conductance that the state is over.", above=0.0))
-    t_read_s: float = field(metadata=about("Time that one read takes.", above=0.0))
-    t_s: float = field(default=0.0, metadata=about("Time since programming.", at_least=0.0))
+    t_read_s: float
+    t_s: float
 
-    def __post_init__(self) -> None:
-        raise_faults(check_types(self))
+    @abstractmethod
+    def q(self, asked_siemens: Values) -> Values:
+        """Return Q of each state."""
+
+    @property
+    def log_time(self) -> float:
+        """ln((t + t_r) / (2 t_r)), or 0 before there is any noise."""
+        return max(float(np.log((self.t_s + self.t_read_s) / (2.0 * self.t_read_s))), 0.0)
 
     def relative_std(self, asked_siemens: Values) -> Values:
         """Return the standard deviation over the stored conductance."""
-        log = np.log((self.t_s + self.t_read_s) / (2.0 * self.t_read_s))
-        state = np.maximum(np.asarray(asked_siemens, np.float64) / self.over_siemens, SMALLEST_STATE)
-        return np.minimum(self.q_scale * state**-self.q_exponent, self.q_cap) * np.sqrt(max(log, 0.0))
+        return self.q(asked_siemens) * np.sqrt(self.log_time)
 
     def moments(self, target_siemens: Values, g_max_siemens: float) -> CellMoments:
         before = CellMoments(mean_siemens=target_siemens, variance_siemens2=np.zeros_like(target_siemens))
@@ -66,4 +67,45 @@ class OneOverF(CellLaw):
         return "state"
 
 
-LOW_FREQUENCY_LAWS: dict[str, type[OneOverF]] = {OneOverF.kind: OneOverF}
+_T_READ = about("Time that one read takes.", above=0.0)
+_T = about("Time since programming.", at_least=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneOverF(SlowNoise):
+    """Q falls as a power of the state, up to a cap."""
+
+    kind: ClassVar[str] = "one_over_f"
+    q_scale: float = field(metadata=about("Q of a state at `over_siemens`.", at_least=0.0))
+    q_exponent: float = field(metadata=about("How fast Q falls with the state.", at_least=0.0))
+    q_cap: float = field(metadata=about("Largest Q.", at_least=0.0))
+    over_siemens: float = field(metadata=about("Conductance that the state is over.", above=0.0))
+    t_read_s: float = field(metadata=_T_READ)
+    t_s: float = field(default=0.0, metadata=_T)
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+    def q(self, asked_siemens: Values) -> Values:
+        state = np.maximum(np.asarray(asked_siemens, np.float64) / self.over_siemens, SMALLEST_STATE)
+        return np.minimum(self.q_scale * state**-self.q_exponent, self.q_cap)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PiecewiseOneOverF(SlowNoise):
+    """Q is a function of the state in two pieces."""
+
+    kind: ClassVar[str] = "one_over_f_piecewise"
+    over_siemens: float = field(metadata=about("Conductance that the state is over.", above=0.0))
+    by_state: LogThenPolynomial = field(metadata=about("Q by state."))
+    t_read_s: float = field(metadata=_T_READ)
+    t_s: float = field(default=0.0, metadata=_T)
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+    def q(self, asked_siemens: Values) -> Values:
+        return self.by_state.at(np.asarray(asked_siemens, np.float64) / self.over_siemens)
+
+
+LOW_FREQUENCY_LAWS: dict[str, type[SlowNoise]] = {law.kind: law for law in (OneOverF, PiecewiseOneOverF)}

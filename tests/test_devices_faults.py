@@ -9,8 +9,10 @@ from accelsim.prediction.predict import predict
 from accelsim.sampling.monte_carlo import monte_carlo
 from accelsim.sampling.programmings import Programmer
 from devices.base.errors import SpecError
+from devices.drift import PiecewiseDrift
 from devices.law import CellChain
-from devices.low_frequency_noise import OneOverF
+from devices.low_frequency_noise import OneOverF, PiecewiseOneOverF
+from devices.piecewise import LogThenPolynomial
 from devices.programming import ProportionalError, StateIndependentError
 from devices.stuck import StuckAt
 from devices.write_verify import VerifiedError
@@ -168,3 +170,42 @@ def test_adding_a_law_does_not_change_the_draws_of_others() -> None:
     same = a == b
     assert 0.9 < same.mean() < 1.0
     assert set(np.unique(b[~same])) <= {np.float32(0.0), np.float32(25e-6)}
+
+
+def test_published_fits_in_two_pieces() -> None:
+    """The Hermes chip's drift and noise, read off their formulas by hand: below the knee, and above it."""
+    cell = Accelerator.preset("pcm_hermes_1dev").cell
+    drift, noise = cell.drift, cell.low_frequency_noise
+    assert isinstance(drift, PiecewiseDrift)
+    assert isinstance(noise, PiecewiseOneOverF)
+    states = 10.35e-6 * np.array([0.05, 0.5])
+    mean, std = drift.exponent(states)
+    expected = [-0.0387 * np.log(0.05) - 0.0182, -0.0436 * 0.25 - 0.0126 * 0.5 + 0.0736]
+    np.testing.assert_allclose(mean, expected, rtol=1e-12)
+    np.testing.assert_allclose(std, [-0.0120 * np.log(0.05) - 0.0023, -0.0165 * 0.25 + 0.0116 * 0.5 + 0.0104], rtol=1e-12)
+    q = [-0.0078 * np.log(0.05) + 0.0038, 0.0664 * 0.125 - 0.1352 * 0.25 + 0.0768 * 0.5 + 0.0088]
+    np.testing.assert_allclose(noise.q(states), q, rtol=1e-12)
+    assert drift.exponent(np.zeros(1))[0][0] == 0.13, "held at its limit"
+    with pytest.raises(SpecError, match="low"):
+        LogThenPolynomial(knee=0.1, slope=1.0, offset=0.0, low=1.0, high=0.5, coefficients=(0.0,))
+
+
+class TestPiecewiseOneOverF(CellLawContract):
+    laws = (
+        PiecewiseOneOverF(
+            over_siemens=25e-6, t_read_s=1e-6, t_s=100.0,
+            by_state=LogThenPolynomial(knee=0.2, slope=-0.01, offset=0.004, low=0.01, high=0.04, coefficients=(0.02, -0.01)),
+        ),
+    )  # fmt: skip
+    field_name = "low_frequency_noise"
+
+
+class TestPiecewiseDrift(CellLawContract):
+    laws = (
+        PiecewiseDrift(
+            over_siemens=25e-6, t0_s=200.0, t_s=86400.0,
+            mean=LogThenPolynomial(knee=0.1, slope=0.0, offset=0.08, low=0.0, high=0.13, coefficients=(0.082, -0.02)),
+            std=LogThenPolynomial(knee=0.3, slope=-0.01, offset=0.0, low=0.01, high=0.04, coefficients=(0.01,)),
+        ),
+    )  # fmt: skip
+    field_name = "drift"

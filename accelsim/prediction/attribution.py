@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from accelsim.lower import IDEAL_WIRES
+from accelsim.lower import IDEAL_WIRES, SLOTS
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.question import Question
 from accelsim.report.records import INTERACTION
@@ -45,7 +45,7 @@ def attribution_by_cause(
     `faults` is the variance by stuck cells, where it is known beyond first order.
     """
     plan, wanted, parts = question.plan, question.wanted, {}
-    causes = [c for c in STORED if any(getattr(layer.site.cell, c) is not None for layer in plan.layers)]
+    causes = [c for c in STORED if any(SLOTS[c] in layer.site.slots for layer in plan.layers)]
     causes += ["wires"] if any(layer.site.has_wires for layer in plan.layers) else []
     if causes == ["programming"]:
         bias2 = float(np.mean((_programmed_only(question, response) - wanted) ** 2))
