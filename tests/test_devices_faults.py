@@ -205,7 +205,7 @@ class TestPiecewiseDrift(CellLawContract):
         PiecewiseDrift(
             over_siemens=25e-6, t0_s=200.0, t_s=86400.0,
             mean=LogThenPolynomial(knee=0.1, slope=0.0, offset=0.08, low=0.0, high=0.13, coefficients=(0.082, -0.02)),
-            std=LogThenPolynomial(knee=0.3, slope=-0.01, offset=0.0, low=0.01, high=0.04, coefficients=(0.01,)),
+            std=LogThenPolynomial(knee=0.3, slope=0.0, offset=0.01, low=0.01, high=0.04, coefficients=(0.01,)),
         ),
     )  # fmt: skip
     field_name = "drift"
