@@ -108,28 +108,33 @@ def choose_bits(
 ) -> BitChoice | Infeasible:
     """Return the bits with which the scales' optimum is best: least MSE within a power, or least power within an MSE."""
     now = table.totals([table.bits.index(present[name]) if present[name] in table.bits else len(table.bits) - 1 for name in table.layers])
-    corners = table.corners()
-    points = [table.totals(choice) for choice in corners]
 
     def value(mse: float, power_w: float) -> "tuple[float, float] | Infeasible":
         moved = _moved(problem, mse - now[0], power_w - now[1])
         found = minimize_mse(moved, power_budget_w) if power_budget_w is not None else minimize_power(moved, mse_budget or 0.0)
         return found if isinstance(found, Infeasible) else (found.mse, found.power_w)
 
+    answer = best_choice(table, table.corners(), value, 0 if power_budget_w is not None else 1)
+    if isinstance(answer, Infeasible):
+        return answer
+    chosen, (mse, power_w), gap = answer
+    return BitChoice(bits={name: table.bits[n] for name, n in zip(table.layers, chosen)}, mse=mse, power_w=power_w, gap_rel=gap)
+
+
+def best_choice(
+    table: BitTable, corners: list[tuple[int, ...]], value: "Value", side: int, *, exchange: bool = True
+) -> "tuple[tuple[int, ...], tuple[float, float], float] | Infeasible":
+    """Return the best choice, its MSE and power, and the relative gap to the bound; `side` 0 for least MSE, 1 for least power."""
+    points = [table.totals(choice) for choice in corners]
     answers = [value(*point) for point in points]
     feasible = [(i, a) for i, a in enumerate(answers) if not isinstance(a, Infeasible)]
     if not feasible:
         return min((a for a in answers if isinstance(a, Infeasible)), key=lambda a: a.floor)
-    side = 0 if power_budget_w is not None else 1
     best, answer = min(feasible, key=lambda pair: pair[1][side])
-    bound = _bound(points, value, side, answer[side])
-    chosen, answer = _improved(table, corners[best], answer, value, side)
-    return BitChoice(
-        bits={name: table.bits[n] for name, n in zip(table.layers, chosen)},
-        mse=answer[0],
-        power_w=answer[1],
-        gap_rel=max(answer[side] / bound - 1.0, 0.0) if bound > 0.0 else 0.0,
-    )
+    chosen, bound = corners[best], _bound(points, value, side, answer[side])
+    if exchange:
+        chosen, answer = _improved(table, chosen, answer, value, side)
+    return chosen, answer, max(answer[side] / bound - 1.0, 0.0) if bound > 0.0 else 0.0
 
 
 Value = Callable[[float, float], "tuple[float, float] | Infeasible"]

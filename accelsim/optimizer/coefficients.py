@@ -163,28 +163,6 @@ def _variances(plan: Plan, response: Response) -> tuple[dict[str, Array], float]
         if layer.bias_site is not None:
             columns = columns + layer.bias_site.moments().variance * parts.bias_power
         law, read = layer.site.cell.programming, layer.site.read_law
-        if layer.site.cell.drift is not None and layer.site.cell.drift.moments(np.ones(1), 1.0).mean_siemens[0] < 1.0:
-            raise UnsupportedMethodError(
-                f"optimize() has no closed form for cells that have drifted (layer {layer.name!r}); optimize at cell.drift.t_s = 0 and "
-                "predict() the design at the time that counts"
-            )
-        for name in ("stuck", "low_frequency_noise", "device_to_device"):
-            other = getattr(layer.site.cell, name)
-            if other is not None and not (name == "device_to_device" and law is not None and other.scales_with() == law.scales_with()):
-                raise UnsupportedMethodError(
-                    f"optimize() has no closed form for cell.{name} (layer {layer.name!r}); optimize without it, and predict() "
-                    "the design with it"
-                )
-        if layer.site.has_wires:
-            raise UnsupportedMethodError(
-                f"optimize() has no closed form for wires (layer {layer.name!r}); optimize without mapping.array.word_ohm and bit_ohm, and "
-                "predict() the design with them"
-            )
-        if law is not None and law.scales_with() == "state":
-            raise UnsupportedMethodError(
-                f"optimize() has no closed form for errors that are another function of the state ({law.kind}, layer {layer.name!r}); "
-                "predict() a few designs with --set mapping.g_used_siemens=..., or use a state_independent or proportional cell"
-            )
         constant += parts.converters
         squared = layer.site.scale_siemens**2
         if law is not None and law.scales_with() == "target":

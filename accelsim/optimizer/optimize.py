@@ -14,6 +14,7 @@ from accelsim.optimizer.closed_form import best_common_scale, minimize_mse, mini
 from accelsim.optimizer.coefficients import Coefficients, coefficients
 from accelsim.optimizer.pareto import pareto
 from accelsim.optimizer.problem import CommonScale, Infeasible, Problem, Solution
+from accelsim.optimizer.tabulated import LEAST, N_GRID, Tabulated, needs_table, tabulated
 from accelsim.placement import Plan, check_samples
 from accelsim.prediction.predict import predict
 from accelsim.report.design_report import Baseline, DesignReport
@@ -21,7 +22,7 @@ from accelsim.report.provenance import provenance_of
 from accelsim.report.records import ErrorReport, TrialReport
 from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.sampling.monte_carlo import Progress, monte_carlo
-from devices.base.errors import SamplesError, SpecError
+from devices.base.errors import SamplesError, SpecError, UnsupportedMethodError
 from devices.base.quantity import format_quantity
 from workloads.network import Network
 from workloads.operators.base import Array
@@ -74,6 +75,12 @@ def optimize(
     if verify is None:
         samples, verify = _halves(samples)
     search = _Search(plan, samples, question=question, seed=seed, output=output, reference=reference)
+    if any(layer.site.is_sparse for layer in plan.layers):
+        raise UnsupportedMethodError("optimize() cannot weigh stuck cells; optimize without cell.stuck, and predict() the design with it")
+    if needs_table(plan):
+        return _by_table(
+            search, verify, adc_bits, rel_error=mc_rel_error, max_trials=mc_max_trials, threads=threads, progress=progress, started=started
+        )
     if adc_bits is not None:
         search.choose_bits(adc_bits)
     found, terms, n_refresh = search.run()
@@ -95,6 +102,53 @@ def optimize(
         )
     held_out = predict(placed, verify, seed=seed, output=output, reference=reference, method="auto")
     return search.report(found, terms, placed, mc=mc, held_out=held_out, n_refresh=n_refresh, elapsed_s=time.perf_counter() - started)
+
+
+def _by_table(
+    search: "_Search",
+    verify: Samples,
+    adc_bits: tuple[int, int] | None,
+    *,
+    rel_error: float,
+    max_trials: int,
+    threads: int | None,
+    progress: Progress | None,
+    started: float,
+) -> DesignReport:
+    """Answer for cells without a closed form: conductances from a grid."""
+    q, plan = search.question, search.plan
+    if q.per == "column" or q.yield_p is not None or adc_bits is not None:
+        raise UnsupportedMethodError(
+            "optimize() has no closed form for these cells (errors by state, drift, 1/f noise, wires): it looks conductances up in a "
+            "table, per layer or network, without yield_p and adc_bits"
+        )
+    found = tabulated(
+        plan,
+        search.graph,
+        search.samples,
+        search.wanted,
+        seed=search.seed,
+        power_budget_w=q.power_budget_w,
+        mse_budget=q.mse_budget,
+        per=q.per,
+    )
+    placed, mc, held_out = plan, None, None
+    if not isinstance(found, Infeasible):
+        placed = plan.with_design(search.table_design(found))
+        if max_trials:
+            mc = monte_carlo(
+                placed,
+                verify,
+                seed=search.seed + 1,
+                rel_error=rel_error,
+                max_trials=max_trials,
+                threads=threads,
+                output=search.output,
+                reference=search.reference,
+                progress=progress,
+            )
+        held_out = predict(placed, verify, seed=search.seed, output=search.output, reference=search.reference)
+    return search.table_report(found, placed, mc=mc, held_out=held_out, elapsed_s=time.perf_counter() - started)
 
 
 def _check(question: _Question) -> None:
@@ -234,6 +288,65 @@ class _Search:
         )
 
     # answers
+
+    def table_design(self, found: Tabulated) -> Design:
+        """Return an answer from the grid as a design."""
+        return Design(
+            g_used_siemens=dict(found.g_used_siemens),
+            scale="layer" if self.scale == "network" else self.scale,  # type: ignore[arg-type]
+            network_digest=self.plan.network.digest,
+            accelerator_digest=self.plan.accelerator.digest,
+            origin=f"optimize per {self.question.per} from a table, seed {self.seed}",
+        )
+
+    def table_report(
+        self, found: Tabulated | Infeasible, placed: Plan, *, mc: TrialReport | None, held_out: ErrorReport | None, elapsed_s: float
+    ) -> DesignReport:
+        """Return the report of an answer from the grid."""
+        q, good = self.question, None if isinstance(found, Infeasible) else found
+        common = None if good is None else good.common
+        note = f"these cells have no closed form: the best of {N_GRID} conductances a layer, responses refreshed at each answer"
+        return DesignReport(
+            provenance=provenance_of(
+                placed, self.samples, seed=self.seed, output=self.graph.nodes[self.graph.output].name, reference=self.reference
+            ),
+            feasible=good is not None,
+            design=None if good is None else self.table_design(good),
+            per=q.per,
+            power_budget_w=q.power_budget_w,
+            mse_budget=q.mse_budget,
+            yield_p=None,
+            mse=None if good is None else good.mse,
+            mse_verify=None if held_out is None else held_out.mse,
+            read_power_verify_w=None if held_out is None else held_out.read_power_w,
+            read_power_w=None if good is None else good.power_w,
+            controllable_power_w=None if good is None else good.power_w - good.floor_w,
+            baseline=None
+            if common is None
+            else Baseline(mse=common[0], read_power_w=common[1], g_used_siemens=common[2], power_at_same_mse_w=None),
+            saving_total_rel=None,
+            saving_controllable_rel=None,
+            multiplier=None if good is None else (good.price if q.power_budget_w is not None else 1.0 / max(good.price, 1e-300)),
+            duality_gap=None if good is None else good.gap_rel,
+            n_at_upper_bound=0 if good is None else self._at_end(good, upper=True),
+            n_at_lower_bound=0 if good is None else self._at_end(good, upper=False),
+            n_refresh=0 if good is None else good.n_refresh,
+            pareto=() if good is None else tuple({"read_power_w": p, "mse": e} for p, e in good.corners),
+            mc=mc,
+            yield_sampled_p=None,
+            floor=found.floor if isinstance(found, Infeasible) else None,
+            gap=found.gap if isinstance(found, Infeasible) else None,
+            levers=() if good is not None else ("raise the budget above the floor", "use a cell with less error, or a lower read voltage"),
+            notes=(note,),
+            n_inputs=len(self.samples),
+            elapsed_s=elapsed_s,
+        )
+
+    def _at_end(self, found: Tabulated, *, upper: bool) -> int:
+        ends = {layer.name: layer.site.cell.g_max_siemens for layer in self.plan.layers}
+        least = {la.name: la.site.cell.g_min_siemens + LEAST * (ends[la.name] - la.site.cell.g_min_siemens) for la in self.plan.layers}
+        wanted = ends if upper else least
+        return sum(abs(g - wanted[name]) <= 1e-9 * g for name, g in found.g_used_siemens.items())
 
     def infeasible(self, found: Infeasible, terms: Coefficients, *, elapsed_s: float) -> DesignReport:
         """Return the answer to a budget that nothing meets: the floor, the gap and the levers."""

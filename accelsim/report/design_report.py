@@ -132,7 +132,8 @@ class DesignReport(Report):
         if self.design is None:
             return None
         used = {k: list(v) if isinstance(v, tuple) else v for k, v in self.design.g_used_siemens.items()}
-        return {"scale": self.design.scale, "g_used_siemens": used}
+        bits = {"adc_bits": dict(self.design.adc_bits)} if self.design.adc_bits else {}
+        return {"scale": self.design.scale, "g_used_siemens": used} | bits
 
     def rows(self) -> list[tuple[str, str]]:
         head = [
@@ -193,6 +194,8 @@ class DesignReport(Report):
         if baseline.mse is not None:
             used = format_quantity(baseline.g_used_siemens or 0.0, "siemens", n_digits=4)
             at_budget = f"{used}: MSE {baseline.mse:.4g} at {format_quantity(baseline.read_power_w or 0.0, 'watt', n_digits=4)}"
+        if baseline.power_at_same_mse_w is None:
+            return at_budget
         return (
             f"{at_budget}; at equal MSE the design saves {percent(self.saving_total_rel, 1)} of the total, "
             f"{percent(self.saving_controllable_rel, 1)} of the controllable power"
@@ -200,7 +203,11 @@ class DesignReport(Report):
 
     def _design_rows(self) -> list[tuple[str, str]]:
         assert self.design is not None  # only feasible answers have these rows
-        return [(f"  g_used: {name}", _range_text(used)) for name, used in self.design.g_used_siemens.items()]
+        bits = self.design.adc_bits
+        return [
+            (f"  g_used: {name}", _range_text(used) + (f", ADC of {bits[name]} bits" if name in bits else ""))
+            for name, used in self.design.g_used_siemens.items()
+        ]
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return the Pareto curve, one record a point."""
