@@ -25,7 +25,7 @@ from workloads.network import NodeIndex, from_lanes, to_lanes
 from workloads.operators.base import Array
 from workloads.walk import rewalk, walk
 
-N_EVENTS, MAX_EVENTS = 256, 8192
+N_EVENTS, MAX_EVENTS = 256, 2048
 INTERACTION = 0.3
 """Relative error of (1) for each unit of relative MSE by faults: they meet in nonlinearities; 3 % at 0.09 and 45 % at 2.4 were seen."""
 UNIFORM = 0.1
