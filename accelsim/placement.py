@@ -268,6 +268,11 @@ def _site(node: Node, local: Accelerator, network_max: float) -> ArraySite:
     if size is not None and (size.word_ohm > 0.0 or size.bit_ohm > 0.0):
         from devices.wires import ResistiveWires
 
+        if getattr(local.cell.programming, "clip", True) is False:
+            raise SpecError(
+                f"mapping.array.word_ohm, bit_ohm: {size.word_ohm:g}, {size.bit_ohm:g} ohm: wires need conductances of at least 0, and "
+                "cell.programming.clip = false lets them fall below; set it to true"
+            )
         wires = ResistiveWires(word_ohm=size.word_ohm, bit_ohm=size.bit_ohm, driven=size.driven)
     used = local.cell.g_max_siemens if local.mapping.g_used_siemens is None else local.mapping.g_used_siemens
     return ArraySite(

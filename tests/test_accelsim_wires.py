@@ -9,6 +9,7 @@ from accelsim.prediction.predict import predict
 from accelsim.response.target import ideal_weights
 from accelsim.sampling.monte_carlo import monte_carlo
 from accelsim.sampling.programmings import Programmer
+from devices.base.errors import SpecError
 from devices.wires import effective_matrix
 from tests.digits import digits_plan, digits_samples
 
@@ -47,6 +48,11 @@ def test_the_prediction_agrees_with_monte_carlo() -> None:
     assert sum(report.by_cause.values()) == pytest.approx(report.mse)
     without = predict(digits_plan("cnn", error_rel=0.01), images, seed=5, tol_rel=0.03)
     assert abs(trials.mse / without.mse - 1.0) > 0.1, "the negative control: wires left out"
+
+
+def test_wires_need_cells_that_are_not_negative() -> None:
+    with pytest.raises(SpecError, match="clip"):
+        digits_plan("cnn", *WIRES, clip=False)
 
 
 def test_no_resistance_changes_nothing() -> None:
