@@ -60,6 +60,11 @@ class PlacedLayer:
         """Reads of one inference: positions times input slices."""
         return self.operator.n_positions * (1 if self.path is None else self.path.n_reads)
 
+    @property
+    def n_products(self) -> int:
+        """Multiply-adds of one image on this hardware: each slice of a weight meets each slice of an input."""
+        return self.operator.n_macs * (1 if self.path is None or not self.path.adcs else self.path.n_reads * len(self.path.gains))
+
     def with_adc_bits(self, n_bits: int) -> "PlacedLayer":
         """Return the layer with as many bits behind its columns; raise SpecError where nothing converts them."""
         if self.path is None or not self.path.adcs or self.sense.adc is None:

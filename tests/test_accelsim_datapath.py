@@ -230,3 +230,16 @@ def test_published_chips_run_the_embedded_networks(name: str, network: str) -> N
     if name == "isaac":
         assert report.by_cause["adc"] < 1e-3 * report.mse
         assert report.power_by_component["adcs"] > report.power_by_component["dacs"] > 0.0
+
+
+def test_errors_that_converters_round_away_leave_nothing() -> None:
+    """Small errors of cells, a code for every sum: the outputs are those of ideal cells, though the linear response says otherwise."""
+    exact = ("mapping.slice_bits=[2,2]", "drive.dac.kind=uniform", "drive.dac.n_bits=4", "drive.slice_bits=1", "sense.adc.kind=uniform")
+    plan = digits_plan("cnn", *exact, "sense.adc.n_bits=12", "sense.adc.range=granular", error_rel=0.005)
+    images = digits_samples()[:16]
+    trials = monte_carlo(plan, images, seed=2, rel_error=0.02, max_trials=400)
+    linear, sketched = (predict(plan, images, seed=1, method=method) for method in ("adjoint", "sketched"))  # type: ignore[arg-type]
+    assert sketched.mse == pytest.approx(trials.mse, rel=0.02)
+    assert sketched.valid
+    assert abs(linear.mse / trials.mse - 1.0) > 0.02, "the negative control"
+    assert predict(plan, images, seed=1).valid

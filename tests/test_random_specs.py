@@ -68,4 +68,5 @@ def test_a_random_spec_is_predicted_as_it_is_sampled(seed: int) -> None:
     assert abs(met.ratio - 1.0) < report.rel_error_estimate + 1.5 * half + 0.01, told
     assert sum(report.by_cause.values()) == pytest.approx(report.mse), told
     assert sum(report.by_layer.values()) == pytest.approx(report.mse), told
-    assert report.read_power_w == pytest.approx(trials.read_power_w, rel=0.06), told
+    faults = any("stuck" in setting for setting in settings)  # sixteen chips with a few cells stuck high differ in power
+    assert report.read_power_w == pytest.approx(trials.read_power_w, rel=0.3 if faults else 0.06), told

@@ -12,6 +12,7 @@ from accelsim.prediction.question import Question, Verdict
 from accelsim.prediction.selfcheck import SelfCheck, check_linear
 from accelsim.prediction.sketched import N_TANGENTS, SketchedResult, sketch, tangents_that_fit
 from accelsim.response.linear import Response
+from accelsim.sampling.estimate import MIN_TRIALS
 from accelsim.sampling.monte_carlo import monte_carlo
 from devices.base.errors import UnsupportedMethodError
 from workloads.operators.base import Array
@@ -26,7 +27,8 @@ GAIN_BIAS = 0.12
 """Over the number of samples, at small noise: 0 to 1.8 % were measured with twelve (docs, Predictors)."""
 FIRST_ORDER_ACCURACY = 0.03
 """Relative MSE beyond which first order's mean outputs are not trusted with the accuracy: `digit_cnn` was 20 points off at 0.8."""
-CORRECTED_MAX_TRIALS = 20_000
+CORRECTED_MAX_TRIALS, CORRECTED_MAX_PRODUCTS = 20_000, 2e13
+"""Trials that are not exceeded, and multiply-adds (some minutes), but 200 trials there are at least."""
 OWN_TRIALS = 0x5EED_C0DE_0000_0001
 """Turns a seed into the one of the corrected method's trials, so that a Monte-Carlo check with the same seed is independent of them."""
 
@@ -159,12 +161,14 @@ def covariance(question: Question, response: Response) -> Verdict:
 def corrected(question: Question, response: Response) -> Verdict:
     """The adjoint corrected by control-variate trials: any noise, with an interval."""
     half_width = 0.5 * question.tol_rel
+    products = len(question.samples) * sum(layer.n_products for layer in question.plan.layers)
+    max_trials = min(CORRECTED_MAX_TRIALS, max(MIN_TRIALS, int(CORRECTED_MAX_PRODUCTS / products)))
     trials = monte_carlo(
         question.plan,
         question.samples,
         seed=question.seed ^ OWN_TRIALS,
         rel_error=half_width,
-        max_trials=CORRECTED_MAX_TRIALS,
+        max_trials=max_trials,
         output=question.graph.nodes[question.graph.output].name,
         reference=question.reference,
         threads=1,
