@@ -25,6 +25,8 @@ from devices.law import SignalOperator
 from workloads.operators.base import Array
 from workloads.operators.matrix import Conv, ConvTranspose, MatrixOperator
 
+NEGLIGIBLE = 1e-3
+"""Place value, over the largest, of a conversion whose noise is not averaged over: a millionth of the variance."""
 Slices = tuple[Array, ...]
 """Weights by slice `(*weights.shape)`, each counted with its place value: they add up to the weights."""
 Fresh = Callable[[int, tuple[int, ...]], Array]
@@ -201,7 +203,12 @@ class DataPath:
             return y, np.zeros_like(y)
         spreads = self._squares(tuple(v + r for v, r in zip(variances, read)) if read is not None else variances)
         total, rest = np.zeros(()), np.zeros(())
+        parts = [self.x_span] if self.digits is None else [value for value, _ in self.digits.split(driven[..., :1])]
+        least = NEGLIGIBLE * max(parts) * max(self.gains)
         for weight, s, z, base, xs, block in self._partial_sums(self._units(slices), driven):
+            if weight < least:
+                total = total + weight * (self.adcs[s].value(z) if base is None else self.adcs[s].value(z) - self.adcs[s].value(base))
+                continue
             v = block.operator.multiply(block.weights(spreads[s]), xs * xs)
             mean, variance, gain = self.adcs[s].moments(z, v)
             total = total + weight * (mean if base is None else mean - self.adcs[s].value(base))

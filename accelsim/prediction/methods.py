@@ -160,9 +160,7 @@ def covariance(question: Question, response: Response) -> Verdict:
 
 def corrected(question: Question, response: Response) -> Verdict:
     """The adjoint corrected by control-variate trials: any noise, with an interval."""
-    half_width = 0.5 * question.tol_rel
-    products = len(question.samples) * sum(layer.n_products for layer in question.plan.layers)
-    max_trials = min(CORRECTED_MAX_TRIALS, max(MIN_TRIALS, int(CORRECTED_MAX_PRODUCTS / products)))
+    half_width, max_trials = 0.5 * question.tol_rel, affordable_trials(question)
     trials = monte_carlo(
         question.plan,
         question.samples,
@@ -192,6 +190,20 @@ def corrected(question: Question, response: Response) -> Verdict:
     )
 
 
+def affordable_trials(question: Question) -> int:
+    """Return how many trials the corrected method may run."""
+    products = len(question.samples) * sum(layer.n_products for layer in question.plan.layers)
+    return min(CORRECTED_MAX_TRIALS, max(MIN_TRIALS, int(CORRECTED_MAX_PRODUCTS / products)))
+
+
+def _trials_needed(question: Question, found: Verdict) -> float:
+    """Return how many trials would be precise enough, by the scatter of a sketch's samples; 0 where it has none."""
+    if "n_samples" not in found.details or not found.mse > 0.0:
+        return 0.0
+    spread = found.mse_se / found.mse * np.sqrt(found.details["n_samples"])
+    return float((1.96 * spread / (0.5 * question.tol_rel)) ** 2)
+
+
 METHODS: dict[str, Callable[[Question, Response], Verdict]] = {
     "adjoint": adjoint,
     "sketched": sketched,
@@ -212,6 +224,10 @@ def choose(method: str, question: Question, response: Response) -> Verdict:
     good = [v for v in tried if v.rel_error_estimate <= question.tol_rel]
     if not good:
         best = min(tried, key=lambda v: v.rel_error_estimate)
+        needed, most = _trials_needed(question, tried[-1]), affordable_trials(question)
+        if most < CORRECTED_MAX_TRIALS and needed > 2.0 * most:
+            why = f"about {needed:.0f} trials would be needed, and {most} take minutes here: give fewer images, or a larger tol_rel"
+            return _because(best, why)
         return _because(corrected(question, response), f"{best.method} would be off by about {100 * best.rel_error_estimate:.0f} %")
     if good[-1] is tried[0]:
         return tried[0]
