@@ -10,6 +10,7 @@ from devices.base.errors import SpecError
 from devices.cells import PROGRAMMING_LAWS
 from devices.drift import LogarithmicDrift, PowerLawDrift
 from devices.law import CellMoments, ReadLaw, Values
+from devices.levels import LevelError
 from devices.programming import ProportionalError, StateIndependentError
 from devices.read_noise import READ_LAWS, ProportionalReadNoise, StateIndependentReadNoise
 from devices.state_dependent import InverseProportionalError, PolynomialError, SaturatingError, TabulatedError
@@ -62,6 +63,23 @@ class TestTabulatedError(CellLawContract):
 
 class TestSaturatingError(CellLawContract):
     laws = tuple(SaturatingError(top_siemens=t, knee_siemens=3e-6, clip=c) for t in (0.0, 1e-6) for c in (True, False))
+
+
+class TestLevelError(CellLawContract):
+    """Targets are moved to levels: no precompensation."""
+
+    laws = tuple(LevelError(means_rel=(0.0, 0.2, 0.6, 1.0), stds_rel=(0.01, 0.03, 0.02, 0.005), clip=c) for c in (True, False))
+
+    def test_arguments_are_left_as_they_are(self) -> None:
+        targets, normals = self.targets(), np.zeros(9)
+        self.laws[0].moments(targets, self.g_max_siemens)
+        self.laws[0].sample(targets, self.g_max_siemens, normals=normals)
+        np.testing.assert_array_equal(targets, self.targets())
+        np.testing.assert_array_equal(normals, 0.0)
+
+    def test_a_precompensated_pair_has_the_mean_that_was_wanted(self) -> None:
+        with pytest.raises(SpecError, match="levels cannot be moved"):
+            self.laws[0].precompensated(self.targets(), self.g_max_siemens)
 
 
 class TestInverseProportionalError(CellLawContract):
