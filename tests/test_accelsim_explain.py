@@ -64,7 +64,8 @@ def test_half_a_law_has_half_the_deviation(kind: str) -> None:
     import numpy as np
 
     made = {"error_rel": 0.02, "coefficients_siemens": (1e-6, 2e-6), "over_siemens": 25e-6, "points_siemens": (0.0, 1e-5),
-            "stds_siemens": (1e-6, 2e-6), "top_siemens": 1e-6, "knee_siemens": 5e-6, "means_rel": (0.0, 1.0), "stds_rel": (0.01, 0.02)}  # fmt: skip
+            "stds_siemens": (1e-6, 2e-6), "top_siemens": 1e-6, "knee_siemens": 5e-6,
+            "means_rel": (0.0, 1.0), "stds_rel": (0.01, 0.02)}  # fmt: skip
     states = np.array([1e-6, 1e-5, 2.5e-5])
     if kind.startswith("read "):
         read = READ_LAWS[kind.removeprefix("read ")](error_rel=0.02)
