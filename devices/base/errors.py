@@ -39,6 +39,10 @@ class RunFolderError(AccelsimError):
     """A run folder that cannot be written, or is not one of ours."""
 
 
+class DeadlockError(AccelsimError):
+    """Stages of an accelerator that wait for each other; the message names the circle and the buffers in it."""
+
+
 def no_file(what: str, path: Path) -> str:
     """Return the message for a path where no regular file is."""
     instead = ": it is a folder" if path.is_dir() else ": it is a pipe or a device" if path.exists() else ""
