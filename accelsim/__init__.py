@@ -22,11 +22,16 @@ if TYPE_CHECKING:
     from accelsim.placement import Plan, place
     from accelsim.prediction.predict import predict
     from accelsim.report.design_report import DesignReport
+    from accelsim.report.evaluation import Evaluation
     from accelsim.report.records import Agreement, ErrorReport, TrialReport
     from accelsim.report.run_folder import load_report
+    from accelsim.report.time_report import TimeReport
     from accelsim.sampling.monte_carlo import monte_carlo
+    from accelsim.timing.evaluate import evaluate
+    from accelsim.timing.simulate import simulate
     from devices.base.errors import (
         AccelsimError,
+        DeadlockError,
         InfeasibleError,
         MemoryLimitError,
         NetworkError,
@@ -45,9 +50,11 @@ __all__ = [
     "Accelerator",
     "AccelsimError",
     "Agreement",
+    "DeadlockError",
     "Design",
     "DesignReport",
     "ErrorReport",
+    "Evaluation",
     "InfeasibleError",
     "MemoryLimitError",
     "Network",
@@ -57,10 +64,12 @@ __all__ = [
     "Samples",
     "SamplesError",
     "SpecError",
+    "TimeReport",
     "TrialReport",
     "UnsupportedMethodError",
     "UnsupportedOperatorError",
     "__version__",
+    "evaluate",
     "load_embedded",
     "load_onnx",
     "load_report",
@@ -69,6 +78,7 @@ __all__ = [
     "optimize",
     "place",
     "predict",
+    "simulate",
 ]
 
 _ERRORS = "devices.base.errors"
@@ -76,9 +86,11 @@ _HOME = {
     "Accelerator": "accelsim.accelerator",
     "AccelsimError": _ERRORS,
     "Agreement": "accelsim.report.records",
+    "DeadlockError": _ERRORS,
     "Design": "accelsim.design",
     "DesignReport": "accelsim.report.design_report",
     "ErrorReport": "accelsim.report.records",
+    "Evaluation": "accelsim.report.evaluation",
     "InfeasibleError": _ERRORS,
     "MemoryLimitError": _ERRORS,
     "Network": "workloads.network",
@@ -88,9 +100,11 @@ _HOME = {
     "Samples": "workloads.samples",
     "SamplesError": _ERRORS,
     "SpecError": _ERRORS,
+    "TimeReport": "accelsim.report.time_report",
     "TrialReport": "accelsim.report.records",
     "UnsupportedMethodError": _ERRORS,
     "UnsupportedOperatorError": _ERRORS,
+    "evaluate": "accelsim.timing.evaluate",
     "load_embedded": "workloads.zoo",
     "load_onnx": "workloads.onnx_reader",
     "load_report": "accelsim.report.run_folder",
@@ -99,6 +113,7 @@ _HOME = {
     "optimize": "accelsim.optimizer.optimize",
     "place": "accelsim.placement",
     "predict": "accelsim.prediction.predict",
+    "simulate": "accelsim.timing.simulate",
 }
 """The module each name comes from. No submodule of `accelsim` itself may bear one of these names."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
 from accelsim import spec
+from accelsim.chip import Chip
 from devices import catalog
 from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity
@@ -184,6 +185,7 @@ class Mapping:
     rounding: Literal["nearest", "floor"] = field(
         default="nearest", metadata=about("How a target becomes a level; floor only reproduces the MemSE code, at 4x to 85x more error.")
     )
+    replicas: int = field(default=1, metadata=about("Copies of a layer's arrays, which work on pixels side by side.", at_least=1))
     bias: Literal["digital", "device"] = field(default="digital", metadata=about("Where biases are kept.", per_layer=False))
     drift_compensation: bool = field(
         default=False, metadata=about("Whether each layer's outputs are scaled up by what its conductances have lost on average.")
@@ -275,6 +277,9 @@ class Accelerator:
     mapping: Mapping = field(default=Mapping(), metadata=about("What the designer chooses."))
     drive: Drive = field(metadata=about("How inputs are applied."))
     sense: Sense = field(default=Sense(), metadata=about("How currents are read."))
+    chip: Chip | None = field(
+        default=None, metadata=about("What is around the arrays.", absent="time and energy are not known", per_layer=False)
+    )
     layers: tuple[LayerOverride, ...] = field(default=(), metadata=about("What layers have different.", coded=False))
 
     def __post_init__(self) -> None:

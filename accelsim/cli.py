@@ -79,7 +79,7 @@ def _report_bug() -> None:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
     top = argparse.ArgumentParser(
-        prog="accelsim", description="Error, power and the best design of memristor DNN accelerators.", epilog=_EXITS
+        prog="accelsim", description="Error, time, energy and the best design of memristor DNN accelerators.", epilog=_EXITS
     )
     top.add_argument("--version", action="version", version=f"accelsim {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--seed", type=_natural, help="of all random numbers; drawn and printed when absent")
         return verb
 
-    for define in (_demo, _inspect, _spec, _predict, _validate, _optimize, _devices, _cite, _fit, _diff):
+    for define in (_demo, _inspect, _spec, _predict, _validate, _optimize, _simulate, _evaluate, _devices, _cite, _fit, _diff):
         define(add)
     return top
 
@@ -140,17 +140,59 @@ def _optimize(add: Add) -> None:
     _question(verb)
     budget = verb.add_mutually_exclusive_group(required=True)
     budget.add_argument("--power-budget", metavar="POWER", help='least error within this read power: "10 mW"')
+    budget.add_argument("--energy-budget", metavar="ENERGY", help='least error within this energy of an inference: "2 uJ"; needs a [chip]')
     budget.add_argument("--mse-budget", type=_positive, metavar="MSE", help="least read power within this error: 1e-3")
     verb.add_argument("--per", choices=("layer", "column", "network"), default="layer", help="what has a scale of its own (layer)")
     verb.add_argument(
         "--adc-bits", nargs=2, type=_natural, metavar=("LEAST", "MOST"), help="choose the bits of each layer's ADC too, within these limits"
     )
+    verb.add_argument("--latency-budget", metavar="TIME", help='refuse designs that take longer for an image: "1 ms"; needs a [chip]')
     verb.add_argument("--yield", dest="yield_p", type=_share, metavar="P", help="share of chips that must meet the budget")
     verb.add_argument("--verify", metavar="V.npz", help="samples to verify on; by default the last half of the inputs is held out")
     verb.add_argument("--rel-error", type=_share, default=0.01, help="half-width of Monte-Carlo's interval over its mean (0.01)")
     verb.add_argument("--max-trials", type=_natural, default=5_000, metavar="N", help="of Monte-Carlo's check; 0 leaves it out (5000)")
     _threads(verb)
     _out_folder(verb, "a run folder, whose design `predict --design` takes")
+
+
+def _simulate(add: Add) -> None:
+    verb = add("simulate", "simulate time and energy: latency, interval, power, where they go")
+    verb.add_argument("network", metavar="NET", help=_NET)
+    verb.add_argument("--spec", default="isaac", metavar="NAME|FILE", help="a preset or a spec file with a [chip] (isaac)")
+    verb.add_argument("--inputs", metavar="X.npz", help="samples: the energy of cells then follows from their conductances and these")
+    verb.add_argument("--calibration", metavar="C.npz", help="samples that fix each layer's input range; by default the first 64 inputs")
+    _times(verb)
+    verb.add_argument("--images", type=_natural, default=8, metavar="N", help="images that pass through (8)")
+    verb.add_argument("--trace", metavar="JSON", help="write the tokens' times into a new file that Perfetto opens")
+    _input_shape(verb)
+    _set(verb)
+    _out_folder(verb, "a run folder")
+
+
+def _evaluate(add: Add) -> None:
+    verb = add("evaluate", "predict error and accuracy and simulate time, energy and area, of one spec in one table")
+    _question(verb)
+    _method(verb)
+    _times(verb)
+    verb.add_argument("--images", type=_natural, default=8, metavar="N", help="images that pass through the simulation (8)")
+    _out_folder(verb, "a run folder")
+
+
+def _times(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--engine", choices=("bound", "recurrence", "des"), default="recurrence",
+        help="closed-form bounds, every token's time without contention, or discrete events with it (recurrence)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--arrivals", default="saturated", metavar="HOW", help="saturated, poisson:RATE (images a second), or FILE.csv of times in seconds"
+    )
+    verb.add_argument(
+        "--copies", default="given", metavar="HOW",
+        help="copies of layers: given (by mapping.replicas), balanced (over pixels), or budget (as many as there are tiles)",
+    )  # fmt: skip
+    verb.add_argument("--token", type=_count, default=1, metavar="PIXELS", help="least width of what is simulated at once (1)")
+    verb.add_argument("--rooms", default="sized", metavar="HOW", help="buffers: sized (nothing deadlocks), unbounded, or rows")
+    verb.add_argument("--service", choices=("deterministic", "exponential"), default="deterministic", help="of each token (des)")
 
 
 def _devices(add: Add) -> None:

@@ -261,6 +261,64 @@ def _optimize(options: argparse.Namespace) -> int:
     return FINE if report.feasible else NO
 
 
+def _simulate(options: argparse.Namespace) -> int:
+    from accelsim.cli_inputs import TOPOLOGY_BYTES, load_network, timed_question
+    from accelsim.report.run_folder import save_report
+    from accelsim.timing.simulate import simulate, times_of
+    from accelsim.timing.trace import write_chrome_trace
+
+    check_out(options)
+    _check_new(options.trace, flag="trace")
+    network = load_network(options.network, input_shape=options.input_shape, fold_limit_bytes=TOPOLOGY_BYTES)
+    asked = timed_question(options, network)
+    how = _timing(options)
+    report = simulate(asked.plan, samples=asked.samples, seed=asked.seed, **how)
+    tell_warnings(report)
+    if options.trace is not None:
+        write_chrome_trace(times_of(asked.plan, seed=asked.seed, **how), Path(options.trace))
+    if options.out is not None:
+        save_report(report, options.out, command=options.command_line, figure=True)
+    answer(options, text=str(report), record=report.to_json_dict())
+    return FINE
+
+
+def _timing(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `simulate` that were typed."""
+    from accelsim.cli_inputs import arrivals_of
+
+    rooms = int(options.rooms) if options.rooms.isascii() and options.rooms.isdigit() else options.rooms
+    if rooms not in ("sized", "unbounded") and not (isinstance(rooms, int) and rooms > 0):
+        raise SpecError(f"--rooms {options.rooms!r}: need sized, unbounded, or a number of rows from 1")
+    if options.copies not in ("given", "balanced", "budget"):
+        raise SpecError(f"--copies {options.copies!r}: need given, balanced or budget; single layers: --set layers.NAME.mapping.replicas=4")
+    return {
+        "engine": options.engine, "images": options.images, "arrivals": arrivals_of(options.arrivals), "copies": options.copies,
+        "token": options.token, "rooms": rooms, "service": options.service,
+    }  # fmt: skip
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from accelsim.report.run_folder import save_report
+    from accelsim.timing.evaluate import evaluate
+
+    check_out(options)
+    asked = question(options)
+    shared: dict[str, Any] = {"output": options.output, "reference": options.reference}
+    report = evaluate(
+        asked.plan, asked.samples, seed=asked.seed, method=options.method, tol_rel=options.tol_rel, **shared, **_timing(options)
+    )
+    tell_warnings(report)
+    if options.out is not None:
+        save_report(report, options.out, command=options.command_line, figure=True)
+    answer(options, text=str(report), record=report.to_json_dict())
+    return FINE
+
+
+def _check_new(path: str | None, *, flag: str) -> None:
+    if path is not None and Path(path).exists():
+        raise RunFolderError(f"--{flag}: {path} is there already; give another name, or remove it first")
+
+
 def _diff(options: argparse.Namespace) -> int:
     from accelsim.report.difference import compare
 
@@ -274,9 +332,7 @@ def _fit(options: argparse.Namespace) -> int:
     from devices.measurements import read_measurements
 
     for flag in ("out", "plot"):
-        path = getattr(options, flag)
-        if path is not None and Path(path).exists():
-            raise RunFolderError(f"--{flag}: {path} is there already; give another name, or remove it first")
+        _check_new(getattr(options, flag), flag=flag)
     data = read_measurements(options.data)
     fit = fit_law(data, kind=options.kind, degree=options.degree)
     toml = cell_toml(data, fit, name=stem_of(options.out, data))
@@ -302,8 +358,7 @@ def _draw_cell(name: str | None, out: str) -> None:
 
     if name is None:
         raise SpecError("--plot: which one? give the name of a preset, e.g. `accelsim devices pcm_nandakumar --plot cell.png`")
-    if Path(out).exists():
-        raise RunFolderError(f"--plot: {out} is there already; give another name, or remove it first")
+    _check_new(out, flag="plot")
     cell = Accelerator.preset(name).cell
     _draw(Path(out), lambda axes: plot_cell(cell, name, axes))
 
@@ -327,5 +382,5 @@ def _demo(options: argparse.Namespace) -> int:
 
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo, "inspect": _inspect, "spec": _spec, "predict": _predict, "validate": _validate, "optimize": _optimize,
-    "devices": _devices, "cite": _cite, "fit": _fit, "diff": _diff,
+    "simulate": _simulate, "evaluate": _evaluate, "devices": _devices, "cite": _cite, "fit": _fit, "diff": _diff,
 }  # fmt: skip

@@ -9,13 +9,15 @@ from accelsim.accelerator import Accelerator
 from accelsim.cli_terminal import say
 from accelsim.design import Design
 from accelsim.placement import Plan, place
-from devices.base.errors import RunFolderError, SamplesError, SpecError
+from devices.base.errors import RunFolderError, SamplesError, SpecError, no_file
 from devices.base.quantity import parse_quantity
 from workloads.network import Network
-from workloads.onnx_reader import load_onnx
+from workloads.onnx_reader import FOLD_LIMIT_BYTES, load_onnx
 from workloads.samples import Samples, load_samples
 from workloads.zoo import embedded_names, load_embedded_network, load_embedded_samples
 
+TOPOLOGY_BYTES = 2**30
+"""Constants that a file may declare without storing them: topologies whose weights do not matter."""
 N_CALIBRATION = 64
 N_INPUTS = 256
 
@@ -40,6 +42,44 @@ def question(options: argparse.Namespace) -> Question:
     return Question(plan=plan, samples=samples, seed=seed_of(options))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TimedQuestion:
+    """What simulate works on; samples only where inputs were given."""
+
+    plan: Plan
+    samples: Samples | None
+    seed: int
+
+
+def timed_question(options: argparse.Namespace, network: Network) -> TimedQuestion:
+    """Return the plan, the samples if any, and the seed (0 unless given: little is random)."""
+    accelerator = Accelerator.from_toml(options.spec, set=options.set)
+    seed = 0 if options.seed is None else int(options.seed)
+    if options.inputs is None:
+        return TimedQuestion(plan=place(network, accelerator, calibration=None), samples=None, seed=seed)
+    samples, calibration = _samples(options, network)
+    return TimedQuestion(plan=place(network, accelerator, calibration=calibration), samples=samples, seed=seed)
+
+
+def arrivals_of(text: str) -> str | list[float]:
+    """Return `saturated` and `poisson:RATE` as they are, and the times in a file, one a line."""
+    if not text.endswith(".csv"):
+        return text
+    path = Path(text)
+    if not path.is_file():
+        raise SpecError(f"--arrivals: {no_file('arrivals', path)}")
+    if path.stat().st_size > MAX_ARRIVALS_BYTES:
+        raise SpecError(f"--arrivals: {text} has {path.stat().st_size} bytes; at most {MAX_ARRIVALS_BYTES} are read")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    try:
+        return [float(line) for line in lines]
+    except ValueError as error:
+        raise SpecError(f"--arrivals: {text}: need one time in seconds a line: {str(error)[:80]}") from None
+
+
+MAX_ARRIVALS_BYTES = 2**22
+
+
 def seed_of(options: argparse.Namespace) -> int:
     """Return the seed that was given, or draw one and say which."""
     if options.seed is not None:
@@ -54,10 +94,10 @@ def is_embedded(name: str) -> bool:
     return name in embedded_names() and not Path(name).exists()
 
 
-def load_network(name: str, *, input_shape: tuple[int, ...] | None) -> Network:
+def load_network(name: str, *, input_shape: tuple[int, ...] | None, fold_limit_bytes: int = FOLD_LIMIT_BYTES) -> Network:
     """Return an embedded network by its name, or the network in a file."""
     if not is_embedded(name):
-        return load_onnx(name, input_shape=input_shape)
+        return load_onnx(name, input_shape=input_shape, fold_limit_bytes=fold_limit_bytes)
     if input_shape is not None:
         raise SpecError(f"--input-shape: the embedded network {name} has its own input shape; leave it out")
     return load_embedded_network(name)

@@ -23,6 +23,8 @@ from workloads.samples import Samples
 from workloads.walk import walk
 
 CHUNK_IMAGES = 64
+UNCALIBRATED = ""
+"""Stands for the digest of the calibration samples where there were none."""
 MAX_MAGNITUDE = 1e15
 """Above it, sums of squares in float32 overflow."""
 
@@ -56,9 +58,23 @@ class PlacedLayer:
     path: DataPath | None = None
 
     @property
+    def n_input_slices(self) -> int:
+        """Reads of one position; without calibration those of the converter's bits."""
+        if self.path is not None:
+            return self.path.n_reads
+        bits = getattr(self.drive.dac, "n_bits", 1)
+        return 1 if self.drive.slice_bits is None else math.ceil(bits / self.drive.slice_bits)
+
+    @property
+    def n_row_blocks(self) -> int:
+        """Arrays that a column is spread over."""
+        size = self.site.mapping.array
+        return 1 if size is None or size.n_rows is None else math.ceil(self.operator.n_rows / size.n_rows)
+
+    @property
     def n_reads(self) -> int:
         """Reads of one inference: positions times input slices."""
-        return self.operator.n_positions * (1 if self.path is None else self.path.n_reads)
+        return self.operator.n_positions * self.n_input_slices
 
     @property
     def n_products(self) -> int:
@@ -149,21 +165,31 @@ class Plan:
         return sum(math.prod(node.shape) for node in self.graph.nodes) + math.prod(self.graph.input_shape)
 
 
-def place(network: Network, accelerator: Accelerator, *, calibration: Samples, design: Design | None = None) -> Plan:
+def place(network: Network, accelerator: Accelerator, *, calibration: Samples | None, design: Design | None = None) -> Plan:
     """Place every matrix layer of `network` on arrays of `accelerator`.
 
-    `calibration` gives each layer's largest input, which is driven with the read voltage. Raises SpecError for layer
-    names of the spec that the network does not have, SamplesError when calibration does not fit the network.
+    `calibration` gives each layer's largest input, which is driven with the read voltage; with None the plan knows no voltages and
+    converter ranges, which is enough for `simulate`. Raises SpecError for layer names of the spec that the network does not have,
+    SamplesError when calibration does not fit the network.
     """
-    check_samples(network, calibration)
+    if calibration is not None:
+        check_samples(network, calibration)
     graph = reorder_relu_behind_pool(network)
     _check_layer_names(graph, accelerator)
-    largest = _largest_inputs(graph, calibration)
+    largest = {i: 0.0 for i, _ in graph.matrix_layers()} if calibration is None else _largest_inputs(graph, calibration)
     layers = tuple(_place_layers(graph, accelerator, largest, calibration))
     if not layers:
         raise SpecError(f"{network.name} has no layer with weights; there is nothing to place on arrays")
-    plan = Plan(network=network, accelerator=accelerator, graph=graph, layers=layers, calibration_digest=calibration.digest)
+    digest = UNCALIBRATED if calibration is None else calibration.digest
+    plan = Plan(network=network, accelerator=accelerator, graph=graph, layers=layers, calibration_digest=digest)
     return plan if design is None else plan.with_design(design)
+
+
+def check_question(plan: Plan, samples: Samples) -> None:
+    """Raise SamplesError unless the plan is calibrated and the samples fit its network."""
+    if plan.calibration_digest == UNCALIBRATED:
+        raise SamplesError("the plan was placed without calibration, which is enough for simulate() only; place(..., calibration=samples)")
+    check_samples(plan.network, samples)
 
 
 def check_samples(network: Network, samples: Samples) -> None:
@@ -212,11 +238,15 @@ def image_chunks(samples: Samples, size: int = CHUNK_IMAGES) -> Iterable[Array]:
         yield to_lanes(samples.x[start : start + size])
 
 
-def _place_layers(graph: Network, accelerator: Accelerator, largest: dict[int, float], calibration: Samples) -> Iterable[PlacedLayer]:
+def _place_layers(
+    graph: Network, accelerator: Accelerator, largest: dict[int, float], calibration: Samples | None
+) -> Iterable[PlacedLayer]:
     network_max = max((_network_max(n, accelerator) for _, n in graph.matrix_layers()), default=0.0)
     locals_ = {i: accelerator.for_layer(node.name) for i, node in graph.matrix_layers()}
     sites = {i: _site(node, locals_[i], network_max) for i, node in graph.matrix_layers()}
-    paths = calibrated_paths(sites, locals_, lambda watch: _walk_inputs(graph, calibration, watch))
+    paths: dict[int, DataPath] = {}
+    if calibration is not None:
+        paths = calibrated_paths(sites, locals_, lambda watch: _walk_inputs(graph, calibration, watch))
     for i, node in graph.matrix_layers():
         assert isinstance(node.operator, MatrixOperator)
         local, site = locals_[i], sites[i]

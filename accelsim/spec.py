@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard, get_args
 
 from devices import catalog
 from devices.base.errors import SpecError
@@ -131,11 +131,19 @@ def paths(record_type: type, *, table: Mapping[str, Any] | None, per_layer: bool
         if per_layer and not entry.about.per_layer:
             continue
         inner = _present(entry, table)
-        if entry.shape not in ("record", "family"):
+        if entry.shape == "named":
+            for name, one in (inner or {}).items():
+                yield from (((entry.name, name, *path), leaf) for path, leaf in paths(_element(entry), table=one, per_layer=per_layer))
+        elif entry.shape not in ("record", "family"):
             yield (entry.name,), entry
         elif table is None or inner is not None:
             for path, leaf in _inner(entry, inner, per_layer=per_layer):
                 yield (entry.name, *path), leaf
+
+
+def _element(entry: Entry) -> type:
+    element: type = get_args(entry.hint)[0]
+    return element
 
 
 def _present(entry: Entry, table: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

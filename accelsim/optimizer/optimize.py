@@ -15,7 +15,7 @@ from accelsim.optimizer.coefficients import Coefficients, coefficients
 from accelsim.optimizer.pareto import pareto
 from accelsim.optimizer.problem import CommonScale, Infeasible, Problem, Solution
 from accelsim.optimizer.tabulated import LEAST, N_GRID, Tabulated, needs_table, tabulated
-from accelsim.placement import Plan, check_samples
+from accelsim.placement import Plan, check_question
 from accelsim.prediction.predict import predict
 from accelsim.report.design_report import Baseline, DesignReport
 from accelsim.report.provenance import provenance_of
@@ -70,7 +70,7 @@ def optimize(
     """
     question = _Question(power_budget_w=power_budget_w, mse_budget=mse_budget, per=per, yield_p=yield_p)
     _check(question)
-    check_samples(plan.network, samples)
+    check_question(plan, samples)
     started = time.perf_counter()
     if verify is None:
         samples, verify = _halves(samples)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from accelsim.ledger import LayerPower, read_power
-from accelsim.placement import PlacedLayer, Plan, check_samples
+from accelsim.placement import PlacedLayer, Plan, check_question
 from accelsim.prediction.accuracy import accuracy, corrected_accuracy, predicted_accuracy
 from accelsim.prediction.attribution import attribution_by_cause, attribution_by_layer
 from accelsim.prediction.events import with_faults, without_faults
@@ -68,7 +68,7 @@ def predict(
         raise SpecError(f"method: {method!r}: need auto | {' | '.join(METHODS)}")
     if not 0.0 < tol_rel < 1.0:
         raise SpecError(f"need 0 < tol_rel < 1, got {tol_rel:g}; 0.05 accepts a relative error of 5 %")
-    check_samples(plan.network, samples)
+    check_question(plan, samples)
     started = time.perf_counter()
     graph = graph_to_output(plan.graph, output)
     _check_memory(plan, graph, len(samples), memory_limit_bytes or DEFAULT_MEMORY_BYTES)

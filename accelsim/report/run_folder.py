@@ -26,12 +26,14 @@ import numpy as np
 
 from accelsim.report.base import SCHEMA, Report
 from accelsim.report.design_report import DesignReport
+from accelsim.report.evaluation import Evaluation
 from accelsim.report.record_codec import arrays_of, decoded, encoded
 from accelsim.report.records import ErrorReport, TrialReport
+from accelsim.report.time_report import TimeReport
 from devices.base.errors import AccelsimError, RunFolderError
 from workloads.samples import DAMAGED
 
-KINDS: Mapping[str, type[Report]] = {report.kind: report for report in (ErrorReport, TrialReport, DesignReport)}
+KINDS: Mapping[str, type[Report]] = {report.kind: report for report in (ErrorReport, TrialReport, DesignReport, TimeReport, Evaluation)}
 MAX_TEXT_BYTES = 64 * 2**20
 MAX_ARRAY_BYTES = 2**30
 HEADER_BYTES = 2**16

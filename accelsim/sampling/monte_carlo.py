@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from accelsim.ledger import converter_power, reads_per_second_times_read_time
-from accelsim.placement import Plan, check_samples
+from accelsim.placement import Plan, check_question
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import TrialReport
 from accelsim.response.target import Reference, graph_to_output, reference_outputs
@@ -52,7 +52,7 @@ def monte_carlo(
     goes on where it stopped, to the same bits. Raises SpecError for parameters that make no sense.
     """
     _check(rel_error, confidence, max_trials)
-    check_samples(plan.network, samples)
+    check_question(plan, samples)
     started, cpu_started = time.perf_counter(), time.process_time()
     graph = graph_to_output(plan.graph, output)
     wanted = reference_outputs(plan, graph, samples, reference)

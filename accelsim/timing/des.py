@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import simpy
 
-from accelsim.timing.graph import Hold, Stage, TokenGraph
+from accelsim.timing.graph import Stage, TokenGraph
 from accelsim.timing.grid import Ints
 from accelsim.timing.recurrence import Times, deadlock_message
 from devices.base.errors import DeadlockError
@@ -72,7 +72,7 @@ class _Worker:
 
     def left(self, env: simpy.Environment) -> None:
         """Note that a token leaves now, and wake who waits for it."""
-        self.leave.append(env.now)
+        self.leave.append(int(env.now))
         if self.waiting:
             count = len(self.leave)
             still = []
@@ -104,6 +104,11 @@ class _World:
         for worker in self.workers:
             self.env.process(self._work(worker, [place[id(edge)] for edge in worker.stage.inputs]))
 
+    @property
+    def now(self) -> int:
+        """The time, whole picoseconds."""
+        return int(self.env.now)
+
     def _work(self, worker: _Worker, places: list[int]) -> Process:
         """Serve the stage's tokens: wait for data, serve, release, wait for room, leave."""
         env, stage, size = self.env, worker.stage, worker.stage.n_tokens
@@ -111,7 +116,8 @@ class _World:
             (self.workers[e.source], e.need.tolist(), e.release.tolist(), self.graph.stages[e.source], e.lag, k)
             for e, k in zip(stage.inputs, places)
         ]
-        is_first, service, holds = not inputs, worker.service, stage.holds
+        is_first, service = not inputs, worker.service
+        held = stage.hold_ps.tolist() if stage.hold_ps is not None else [0] * size
         for image in range(self.n_images):
             ahead = image * size
             for token in range(size):
@@ -126,21 +132,19 @@ class _World:
                         source.waiting.append((index, event))
                         yield event
                     ready = max(ready, source.leave[index - 1] + made.fill_ps)
-                delay, busy = max(0, ready - env.now), service[ahead + token]
-                if holds:
+                delay, busy = max(0, ready - self.now), service[ahead + token]
+                if stage.holds:
                     if delay:
                         yield env.timeout(delay)
-                    start = env.now
-                    yield from self._hold(holds)
-                    rest = busy - sum(hold.hold_ps for hold in holds)
-                    worker.start.append(start)
-                    if rest > 0:
-                        yield env.timeout(rest)
+                    yield from self._hold(stage.holds, held[token])
+                    worker.start.append(self.now - held[token])
+                    if busy > held[token]:
+                        yield env.timeout(busy - held[token])
                 else:
-                    worker.start.append(env.now + delay)
+                    worker.start.append(self.now + delay)
                     if delay + busy:
                         yield env.timeout(delay + busy)
-                worker.finish.append(env.now)
+                worker.finish.append(self.now)
                 for source, _, release, made, lag, k in inputs:
                     if image >= lag:
                         self._release(source, k, (image - lag) * made.n_tokens + release[token])
@@ -149,20 +153,26 @@ class _World:
                     yield worker.room_event
                 worker.left(env)
 
-    def _hold(self, holds: tuple[Hold, ...]) -> Process:
-        for hold in holds:
-            asked = self.env.now
-            with self.shared[hold.resource].request() as request:
-                yield request
-                self.waited[hold.resource] += self.env.now - asked
-                yield self.env.timeout(hold.hold_ps)
+    def _hold(self, names: tuple[str, ...], hold_ps: int) -> Process:
+        """Get shared things one after the other, and then hold them together."""
+        requests = []
+        for name in names:
+            asked = self.now
+            request = self.shared[name].request()
+            requests.append((name, request))
+            yield request
+            self.waited[name] += self.now - asked
+        if hold_ps:
+            yield self.env.timeout(hold_ps)
+        for name, request in requests:
+            self.shared[name].release(request)
 
     def _release(self, source: _Worker, k: int, count: int) -> None:
         source.released[k] = count
-        if source.room_event is not None and source.stage.room is not None:
-            if len(source.leave) - min(source.released) < source.stage.room:
-                event, source.room_event = source.room_event, None
-                event.succeed()
+        event, room = source.room_event, source.stage.room
+        if event is not None and room is not None and len(source.leave) - min(source.released) < room:
+            source.room_event = None
+            event.succeed()
 
     def check_done(self) -> None:
         """Raise DeadlockError where stages still have tokens."""

@@ -49,14 +49,6 @@ class Edge:
     lag: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """A stage's use of something that it shares: for how long each of its tokens holds it, from its start."""
-
-    resource: str
-    hold_ps: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stage:
     """One worker and its tokens of one image.
@@ -73,8 +65,8 @@ class Stage:
         From leaving the stage until the result is there.
     room
         Tokens that the buffer behind it holds; None for any number.
-    holds
-        What of it is shared; in their order, one after the other.
+    holds, hold_ps
+        The shared things that each token asks for, one after the other, and then holds together from its start for `(n_tokens,)`.
     """
 
     name: str
@@ -83,7 +75,8 @@ class Stage:
     inputs: tuple[Edge, ...]
     fill_ps: int = 0
     room: int | None = None
-    holds: tuple[Hold, ...] = ()
+    holds: tuple[str, ...] = ()
+    hold_ps: Ints | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -124,8 +117,8 @@ class TokenGraph:
         """Return how long one image keeps each shared thing busy, over how many there are of it."""
         work = dict.fromkeys(self.resources, 0)
         for stage in self.stages:
-            for hold in stage.holds:
-                work[hold.resource] += hold.hold_ps * stage.n_tokens
+            for name in stage.holds:
+                work[name] += 0 if stage.hold_ps is None else int(stage.hold_ps.sum())
         return {name: total / self.resources[name] for name, total in work.items()}
 
 
@@ -134,17 +127,17 @@ def _check(i: int, stage: Stage, graph: TokenGraph) -> None:
         raise SpecError(f"stage {stage.name!r}: need at least one token, and times of at least 0")
     if stage.room is not None and stage.room < 1:
         raise SpecError(f"stage {stage.name!r}: its buffer has room for {stage.room} tokens; need at least 1")
-    for hold in stage.holds:
-        if graph.resources.get(hold.resource, 0) < 1:
-            raise SpecError(f"stage {stage.name!r} shares {hold.resource!r}, of which there is none")
-    if sum(hold.hold_ps for hold in stage.holds) > stage.service_ps.min() and stage.holds:
-        raise SpecError(f"stage {stage.name!r} holds what it shares longer than it serves its shortest token")
+    for name in stage.holds:
+        if graph.resources.get(name, 0) < 1:
+            raise SpecError(f"stage {stage.name!r} shares {name!r}, of which there is none")
+    if stage.hold_ps is not None and (len(stage.hold_ps) != stage.n_tokens or np.any(stage.hold_ps > stage.service_ps)):
+        raise SpecError(f"stage {stage.name!r} holds what it shares longer than it serves a token")
     for edge in stage.inputs:
         source = graph.stages[edge.source]
         fits = len(edge.need) == len(edge.release) == stage.n_tokens
         if not fits or np.any(np.diff(edge.need) < 0) or np.any(np.diff(edge.release) < 0) or edge.release[-1] != source.n_tokens:
-            raise SpecError(f"stage {stage.name!r}: what it needs of {source.name!r} must have an entry a token, never fall, and end with all")
+            raise SpecError(f"stage {stage.name!r}: what it needs of {source.name!r} must have an entry a token and not fall")
         if edge.lag and source.room is not None:
-            raise SpecError(f"stage {stage.name!r} reads {source.name!r} an image late, so the buffer between must have room for any number")
+            raise SpecError(f"stage {stage.name!r} reads {source.name!r} an image late: the buffer between must have room for any number")
         if edge.source >= i and edge.lag == 0:
             raise SpecError(f"stage {stage.name!r} reads {source.name!r}, which comes after it")

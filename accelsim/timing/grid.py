@@ -1,10 +1,10 @@
 """Which tokens of its inputs a token needs, and which it is the last to need: halo, stride, padding and fan-out as integers.
 
-A value `(C, H, W)` is made pixel by pixel in rows, all channels of a pixel together; a token is up to `width` pixels of one row. With
-token t of the consumer covering rows r, columns c0..c1 of its output, and a window of k with stride s, padding p and dilation d,
+A value `(C, H, W)` is made pixel by pixel in rows, all channels of a pixel together; a token is up to `width` pixels of one row. Where
+an output pixel depends on the input rows first..last and columns first..last (inside the map),
 
-    need(t)    = 1 + index of the token that holds the window's last pixel  (r s - p + d (k-1),  c1 s - p + d (k-1)), inside the map    (1)
-    release(t) = least index of a token that a later window still touches    (its first pixel, inside the map)                         (2)
+    need(t)    = 1 + index of the token that holds the last pixel that token t depends on                                    (1)
+    release(t) = least index of a token that a later one depends on                                                         (2)
 
 (2) is a minimum over all later tokens: with padding, a later row may begin further back than an earlier one ended. Taps of a dilated
 window are taken as if there were none missing between them: a token may wait for a pixel beside the last one it needs.
@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from workloads.operators.base import Shape
 
@@ -22,18 +23,49 @@ Ints: TypeAlias = NDArray[np.int64]
 Pair: TypeAlias = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Span:
+    """What each row (column) of an output depends on: the rows (columns) `first..last` of the input; last < 0 where all is padding."""
+
+    first: Ints
+    last: Ints
+
+    @classmethod
+    def window(cls, n_out: int, n_in: int, *, kernel: int, stride: int, dilation: int = 1, pad: int = 0) -> "Span":
+        """Return the span of a sliding window with `pad` before the first place."""
+        start = np.arange(n_out, dtype=np.int64) * stride - pad
+        return cls.clipped(start, start + dilation * (kernel - 1), n_in)
+
+    @classmethod
+    def transposed(cls, n_out: int, n_in: int, *, kernel: int, stride: int, dilation: int = 1, pad: int = 0) -> "Span":
+        """Return the span of a transposed window: input i reaches outputs `i stride - pad + dilation a`."""
+        place = np.arange(n_out, dtype=np.int64) + pad
+        return cls.clipped(-((dilation * (kernel - 1) - place) // stride), place // stride, n_in)
+
+    @classmethod
+    def of_matrix(cls, matrix: csr_array) -> "Span":
+        """Return the span of an interpolation `(n_out, n_in)`."""
+        rows = [matrix.indices[a:b] for a, b in zip(matrix.indptr[:-1], matrix.indptr[1:])]
+        first = np.array([row.min(initial=matrix.shape[1] - 1) for row in rows], np.int64)
+        return cls(first=first, last=np.array([row.max(initial=-1) for row in rows], np.int64))
+
+    @classmethod
+    def same(cls, n: int) -> "Span":
+        """Return the span of what acts on each place alone."""
+        return cls.window(n, n, kernel=1, stride=1)
+
+    @classmethod
+    def clipped(cls, first: Ints, last: Ints, n_in: int) -> "Span":
+        """Return spans inside `0..n_in - 1`."""
+        return cls(first=np.clip(first, 0, n_in - 1), last=np.minimum(last, n_in - 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reach:
-    """The window of an operator: what of its input map one pixel of its output depends on."""
+    """What each pixel of an output depends on."""
 
-    kernel: Pair
-    stride: Pair
-    dilation: Pair = (1, 1)
-    pads: Pair = (0, 0)
-    """Top and left."""
-
-
-POINTWISE = Reach(kernel=(1, 1), stride=(1, 1))
+    rows: Span
+    columns: Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,29 +106,18 @@ def grid_size(shape: Shape) -> Pair:
 
 
 def needs(reach: Reach, made: Grid, read: Grid) -> tuple[Ints, Ints]:
-    """Return (1) and (2) for each token of `made`, which reads the tokens of `read` through a window."""
+    """Return (1) and (2) for each token of `made`, which reads the tokens of `read`."""
     row = np.repeat(np.arange(made.rows, dtype=np.int64), made.tokens_a_row)
-    first = np.tile(np.arange(made.tokens_a_row, dtype=np.int64) * made.width, made.rows)
-    last = np.minimum(first + made.width, made.columns) - 1
-    bottom, right = _last(row, 0, reach, read.rows), _last(last, 1, reach, read.columns)
-    top, left = _first(row, 0, reach, read.rows), _first(first, 1, reach, read.columns)
+    start = np.arange(made.tokens_a_row, dtype=np.int64) * made.width
+    right = np.tile(np.maximum.reduceat(reach.columns.last, start), made.rows)
+    left = np.tile(np.minimum.reduceat(reach.columns.first, start), made.rows)
+    bottom, top = reach.rows.last[row], reach.rows.first[row]
     need = np.where((bottom < 0) | (right < 0), 0, 1 + read.token(np.maximum(bottom, 0), np.maximum(right, 0)))
     touched = read.token(top, left)
     release = np.empty_like(touched)
     release[-1] = read.n_tokens
     release[:-1] = np.minimum.accumulate(touched[::-1])[::-1][1:]
     return np.maximum.accumulate(need), release
-
-
-def _last(place: Ints, axis: int, reach: Reach, size: int) -> Ints:
-    """Return the last row (column) of the input that windows may touch; below 0 where all is padding."""
-    end = place * reach.stride[axis] - reach.pads[axis] + reach.dilation[axis] * (reach.kernel[axis] - 1)
-    return np.minimum(end, size - 1)
-
-
-def _first(place: Ints, axis: int, reach: Reach, size: int) -> Ints:
-    """Return the first row (column) of the input that windows may touch."""
-    return np.clip(place * reach.stride[axis] - reach.pads[axis], 0, size - 1)
 
 
 def whole(made: Grid, read: Grid) -> tuple[Ints, Ints]:

@@ -21,6 +21,7 @@ from accelsim.timing.grid import Ints
 from devices.base.errors import DeadlockError
 from devices.base.jit import jit
 
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Times:
     """When every token of a run started, finished and left, picoseconds: for each stage `(n_images * n_tokens,)`."""
@@ -211,33 +212,46 @@ def _advance(
                     break
 
 
+def waiting_circle(graph: TokenGraph, n_images: int) -> list[int]:
+    """Return the stages that come to wait for each other, or none."""
+    tables = Tables.of(graph, n_images)
+    start, finish, leave = (np.zeros(int(tables.offset[-1]), np.int64) for _ in range(3))
+    finished, left = np.zeros(len(graph.stages), np.int64), np.zeros(len(graph.stages), np.int64)
+    tables.advance(np.zeros(n_images, np.int64), start, finish, leave, finished, left)
+    if all(left[i] == total for i, total in enumerate(np.diff(tables.offset))):
+        return []
+    return [stage for stage, _ in _circle(graph, finished, left, n_images)]
+
+
 def deadlock_message(graph: TokenGraph, finished: Ints, left: Ints, n_images: int) -> str:
     """Return the circle of waits of a run that came to a stop, in words."""
+    waits = "; ".join(words for _, words in _circle(graph, finished, left, n_images))
+    return f"the stages wait for each other: {waits}. Give one of these buffers more room"
+
+
+def _circle(graph: TokenGraph, finished: Ints, left: Ints, n_images: int) -> list[tuple[int, str]]:
     readers = graph.readers()
     waits: dict[int, tuple[int, str]] = {}
     for s, stage in enumerate(graph.stages):
         if left[s] == stage.n_tokens * n_images:
             continue
         if left[s] < finished[s]:
-            k = int(left[s]) - (stage.room or 0)
+            image, token = divmod(int(left[s]) - (stage.room or 0), stage.n_tokens)
             for c, edge in readers[s]:
-                image, token = divmod(k, stage.n_tokens)
                 u = (image + edge.lag) * graph.stages[c].n_tokens + int(np.searchsorted(edge.release, token + 1))
                 if finished[c] <= u:
-                    what = f"{stage.name} has no room behind it ({stage.room} tokens) until {graph.stages[c].name} releases some"
-                    waits[s] = (c, what)
+                    waits[s] = (c, f"{stage.name} has no room behind it ({stage.room} tokens) until {graph.stages[c].name} releases some")
                     break
         else:
             image, token = divmod(int(finished[s]), stage.n_tokens)
             for edge in stage.inputs:
-                source = graph.stages[edge.source]
-                index = (image - edge.lag) * source.n_tokens + int(edge.need[token]) - 1
+                index = (image - edge.lag) * graph.stages[edge.source].n_tokens + int(edge.need[token]) - 1
                 if image >= edge.lag and edge.need[token] and left[edge.source] <= index:
-                    waits[s] = (edge.source, f"{stage.name} waits for {source.name}")
+                    waits[s] = (edge.source, f"{stage.name} waits for {graph.stages[edge.source].name}")
                     break
-    at, seen = next(iter(waits)), []
+    at, seen = next(iter(waits)), list[int]()
     while at not in seen and at in waits:
         seen.append(at)
         at = waits[at][0]
     circle = seen[seen.index(at) :] if at in seen else seen
-    return "the stages wait for each other: " + "; ".join(waits[s][1] for s in circle) + ". Give one of these buffers more room"
+    return [(s, waits[s][1]) for s in circle]

@@ -1,7 +1,8 @@
 """Strict reading of TOML into frozen records, and writing them back without loss.
 
 The type hints of a record drive both: `float` (its unit from the field's name), `int`, `bool`, `str`, `Literal`,
-another record, `X | None`, and a family of records told apart by `kind`. Every fault of a file is reported at once:
+another record, `X | None`, a family of records told apart by `kind`, and `tuple[X, ...]`: records with a `name`, tables under it. Every
+fault of a file is reported at once:
 
     2 faults in my_chip.toml:
       cell.g_max_siemens: '25 uV': need a conductance in siemens, e.g. "25 uS"; uV is a voltage
@@ -20,13 +21,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from devices.base.errors import SpecError
 from devices.base.quantity import UNITS, format_quantity, parse_quantity, unit_of
 
 Table: TypeAlias = Mapping[str, Any]
-Shape: TypeAlias = Literal["float", "floats", "int", "bool", "str", "choice", "record", "family"]
+Shape: TypeAlias = Literal["float", "floats", "int", "bool", "str", "choice", "record", "family", "named"]
 Record = TypeVar("Record")
 
 MAX_FILE_BYTES = 256 * 1024
@@ -34,6 +35,7 @@ MAX_INT = 2**53
 MAX_DOTS_A_LINE = 200
 MAX_FAULTS_SHOWN = 20
 MAX_NUMBERS = 4096
+TABLES = ("record", "family", "named")
 NONE = "none"
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MISSING = object()
@@ -112,11 +114,11 @@ def entries(record_type: type) -> tuple[Entry, ...]:
 def _entries(record_type: Any) -> tuple[Entry, ...]:
     hints = get_type_hints(record_type)
     every = [_entry(field, hints[field.name]) for field in dataclasses.fields(record_type)]
-    return tuple(sorted((entry for entry in every if entry.about.coded), key=lambda entry: entry.shape in ("record", "family")))
+    return tuple(sorted((entry for entry in every if entry.about.coded), key=lambda entry: entry.shape in TABLES))
 
 
 def _entry(field: dataclasses.Field[Any], hint: Any) -> Entry:
-    optional = get_origin(hint) is types.UnionType and types.NoneType in get_args(hint)
+    optional = get_origin(hint) in (types.UnionType, Union) and types.NoneType in get_args(hint)
     if optional:
         hint = next(part for part in get_args(hint) if part is not types.NoneType)
     more = field.metadata.get("about", About())
@@ -132,6 +134,8 @@ def _shape(hint: Any, more: About) -> Shape:
         return "record"
     if hint == tuple[float, ...]:
         return "floats"
+    if get_origin(hint) is tuple and dataclasses.is_dataclass(get_args(hint)[0]):
+        return "named"
     scalars: dict[Any, Shape] = {float: "float", int: "int", bool: "bool", str: "str"}
     return scalars[hint]
 
@@ -287,6 +291,8 @@ def _decode_entry(entry: Entry, raw: object, *, faults: Faults, path: str) -> An
         return decode(entry.hint, raw, faults=faults, path=path)
     if entry.shape == "family":
         return _decode_family(entry, raw, faults=faults, path=path)
+    if entry.shape == "named":
+        return _decode_named(entry, raw, faults=faults, path=path)
     try:
         return converted(entry, raw)
     except SpecError as error:
@@ -307,6 +313,15 @@ def _decode_family(entry: Entry, raw: object, *, faults: Faults, path: str) -> A
     else:
         faults.add(joined(path, "kind"), f"unknown kind{nearest_text(str(kind), tuple(kinds))}", value=kind)
     return None
+
+
+def _decode_named(entry: Entry, raw: object, *, faults: Faults, path: str) -> Any:
+    if not isinstance(raw, dict):
+        faults.add(path, "need tables, each under its name", value=raw)
+        return None
+    record_type = get_args(entry.hint)[0]
+    made = [decode(record_type, raw[name], faults=faults, path=joined(path, name)) for name in sorted(raw)]
+    return tuple(dataclasses.replace(record, name=name) for name, record in zip(sorted(raw), made) if record is not None)
 
 
 def converted(entry: Entry, raw: object) -> Any:
@@ -386,6 +401,11 @@ def _checked(entry: Entry, value: object) -> object:
         if not isinstance(value, entry.hint):
             raise SpecError(f"need a {entry.hint.__name__}")
         return value
+    if entry.shape == "named":
+        record_type = get_args(entry.hint)[0]
+        if not isinstance(value, tuple) or not all(isinstance(one, record_type) for one in value):
+            raise SpecError(f"need a tuple of {record_type.__name__}")
+        return tuple(sorted(value, key=lambda one: str(one.name)))
     texts = [value] if entry.shape == "float" else value if entry.shape == "floats" and isinstance(value, list | tuple) else []
     if any(isinstance(text, str) for text in texts):
         raise SpecError(f"need a number in {unit_of(entry.name)}; units are for specs")
@@ -410,6 +430,8 @@ def to_table(record: Any) -> dict[str, Any]:
             continue
         if entry.shape == "family":
             table[entry.name] = {"kind": kind_of(value)} | to_table(value)
+        elif entry.shape == "named":
+            table[entry.name] = {one.name: to_table(one) for one in value}
         else:
             table[entry.name] = to_table(value) if entry.shape == "record" else value
     return table
@@ -461,7 +483,7 @@ def write_lines(record: Any, *, comments: bool = False, path: str = "") -> Itera
 def _lines_of(record: Any, family: About, *, comments: bool, path: str) -> Iterator[str]:
     for entry in entries(type(record)):
         value = getattr(record, entry.name)
-        is_table = entry.shape in ("record", "family")
+        is_table = entry.shape in TABLES
         if comments:
             yield from _comment(entry, family.docs.get(entry.name, ""), blank=is_table)
             if value is None:
@@ -470,6 +492,12 @@ def _lines_of(record: Any, family: About, *, comments: bool, path: str) -> Itera
             continue
         if not is_table:
             yield f"{entry.name} = {value_text(entry.name, value)}"
+            continue
+        if entry.shape == "named":
+            for one in value:
+                inner = joined(joined(path, entry.name), one.name)
+                yield from ["", f"[{inner}]"]
+                yield from _lines_of(one, entry.about, comments=False, path=inner)
             continue
         yield from [f"[{joined(path, entry.name)}]"] if comments else ["", f"[{joined(path, entry.name)}]"]
         if entry.shape == "family":
@@ -490,7 +518,7 @@ def _kind_of_value(entry: Entry) -> str:
         return unit_of(entry.name) if entry.shape == "float" else f"a list, {unit_of(entry.name)}"
     if entry.shape == "family":
         return f"kind = {_alternatives(entry.kinds())}"
-    words = {"int": "a whole number", "bool": "true or false", "str": "text", "record": "a table"}
+    words = {"int": "a whole number", "bool": "true or false", "str": "text", "record": "a table", "named": "tables, each under its name"}
     return _alternatives(get_args(entry.hint)) if entry.shape == "choice" else words[entry.shape]
 
 
@@ -499,4 +527,4 @@ def _default_text(entry: Entry) -> str:
         return "required"
     if entry.default is None:
         return f"absent: {entry.about.absent}" if entry.about.absent else "may be absent"
-    return "may be left out" if entry.shape == "record" else f"default {value_text(entry.name, entry.default)}"
+    return "may be left out" if entry.shape in ("record", "named") else f"default {value_text(entry.name, entry.default)}"

@@ -1,0 +1,116 @@
+"""Pictures of a run in time: what stages did, when, with what power, and where the energy went."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from accelsim.plot.style import BLUE, SKY, VERMILION, axes_for, light_frame, short, title
+from devices.base.errors import SpecError
+from devices.base.quantity import format_quantity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from accelsim.report.time_report import TimeReport
+
+MOST_STAGES, MOST_LAYERS = 40, 24
+_TIMES = (("ps", 1e-12), ("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0))
+_ENERGIES = (("fJ", 1e-15), ("pJ", 1e-12), ("nJ", 1e-9), ("uJ", 1e-6), ("mJ", 1e-3), ("J", 1.0))
+_POWERS = (("nW", 1e-9), ("uW", 1e-6), ("mW", 1e-3), ("W", 1.0), ("kW", 1e3))
+_SHARES = {"busy": "busy", "blocked": "no room behind", "starved": "waiting to begin"}
+
+
+def _unit(units: tuple[tuple[str, float], ...], largest: float) -> tuple[str, float]:
+    fitting = [unit for unit in units if unit[1] <= largest]
+    return fitting[-1] if fitting else units[0]
+
+
+def plot_stages(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+    """Draw the shares of the run of the stages that work longest: serving, without room, waiting to begin."""
+    rows = [row for row in report.stages if row.work_s > 0.0]
+    kept = {row.stage for row in sorted(rows, key=lambda row: -row.work_s)[:MOST_STAGES]}
+    rows = [row for row in rows if row.stage in kept]
+    ax = axes_for(ax, height=max(2.8, 0.22 * len(rows) + 1.4))
+    places = np.arange(len(rows))
+    left = np.zeros(len(rows))
+    for name, colour in (("busy", BLUE), ("blocked", VERMILION), ("starved", "0.88")):
+        share = np.array([float(getattr(row, name) or 0.0) for row in rows])
+        ax.barh(places, share, left=left, color=colour, label=_SHARES[name])
+        left += share
+    ax.set_yticks(places, [short(row.stage) for row in rows], fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xlim(0.0, 1.0)
+    ax.set_xlabel("share of the run")
+    light_frame(ax, grid="x")
+    ax.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.6 / max(2.8, 0.22 * len(rows) + 1.4)))
+    interval = format_quantity(report.ii_s, "second", n_digits=3)
+    title(ax, f"{report.bottleneck} sets the interval of {interval}", note=_note(report, len(rows)))
+    return ax
+
+
+def _note(report: "TimeReport", shown: int) -> str:
+    working = sum(row.work_s > 0.0 for row in report.stages)
+    of = "" if shown == working else f", the {shown} that work longest of {working} stages"
+    return f"{report.provenance.network}, {report.images} images, engine {report.engine}{of}"
+
+
+def plot_gantt(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+    """Draw when stages work: bars of at most 2,000 groups of tokens."""
+    if report.bars is None:
+        raise SpecError('plot: the bound knows no times of tokens; simulate with engine="recurrence" or "des"')
+    working = [i for i, row in enumerate(report.stages) if row.work_s > 0.0]
+    place = {stage: k for k, stage in enumerate(working)}
+    ax = axes_for(ax, height=max(2.8, 0.17 * len(working) + 1.3))
+    symbol, unit = _unit(_TIMES, report.makespan_s)
+    for stage, k in place.items():
+        bars = report.bars[report.bars[:, 0] == stage]
+        spans = np.stack([bars[:, 1], bars[:, 2] - bars[:, 1]], axis=1) / unit
+        ax.broken_barh([(float(a), float(b)) for a, b in spans], (k - 0.4, 0.8), facecolors=BLUE if k % 2 else SKY, linewidth=0)
+    ax.set_yticks(range(len(working)), [short(report.stages[i].stage) for i in working], fontsize=8 if len(working) < 40 else 5)
+    ax.set_ylim(len(working) - 0.4, -0.6)
+    ax.set_xlim(0.0, report.makespan_s / unit)
+    ax.set_xlabel(f"time ({symbol})")
+    light_frame(ax, grid="x")
+    title(ax, f"{report.images} images in {format_quantity(report.makespan_s, 'second', n_digits=3)}", note=_note(report, len(working)))
+    return ax
+
+
+def plot_power(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+    """Draw power over time; the area under it is the energy of the run."""
+    if report.trace_power_w is None or report.trace_edges_s is None:
+        raise SpecError('plot: the bound knows no power over time; simulate with engine="recurrence" or "des"')
+    ax = axes_for(ax)
+    symbol, unit = _unit(_POWERS, float(report.trace_power_w.max(initial=0.0)))
+    tick, second = _unit(_TIMES, report.makespan_s)
+    ax.stairs(report.trace_power_w / unit, report.trace_edges_s / second, fill=True, color=SKY)
+    ax.axhline(report.power_w / unit, color=VERMILION, linewidth=1.3, label=f"mean {format_quantity(report.power_w, 'watt', n_digits=3)}")
+    ax.set_xlabel(f"time ({tick})")
+    ax.set_ylabel(f"power ({symbol})")
+    ax.set_xlim(0.0, report.makespan_s / second)
+    ax.set_ylim(bottom=0.0)
+    light_frame(ax, grid="y")
+    ax.legend(frameon=False, fontsize=9, loc="upper right")
+    total = format_quantity(report.energy_j * report.images, "joule", n_digits=3)
+    title(ax, f"{total} for {report.images} images", note=f"{report.provenance.network}, engine {report.engine}")
+    return ax
+
+
+def plot_energy(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+    """Draw the energy of one image by component."""
+    if not report.energy_j:
+        raise SpecError("plot: no part of the chip has an energy; give chip.parts some")
+    parts = sorted(report.energy_by_component.items(), key=lambda item: -item[1])[:MOST_LAYERS]
+    ax = axes_for(ax, height=max(2.4, 0.26 * len(parts) + 1.2))
+    symbol, unit = _unit(_ENERGIES, parts[0][1])
+    ax.barh(range(len(parts)), [value / unit for _, value in parts], color=BLUE)
+    for k, (_, value) in enumerate(parts):
+        share = f"{100 * value / report.energy_j:.1f} %"
+        ax.annotate(share, (value / unit, k), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.set_yticks(range(len(parts)), [short(name) for name, _ in parts], fontsize=8)
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    ax.set_xlabel(f"energy of an image ({symbol})")
+    light_frame(ax, grid="x")
+    total = format_quantity(report.energy_j, "joule", n_digits=3)
+    title(ax, f"{total} an image, {parts[0][0]} the most", note=f"{report.provenance.network}, engine {report.engine}")
+    return ax

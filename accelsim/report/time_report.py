@@ -1,0 +1,200 @@
+"""The answer of the simulation: latency, interval, energy and power, and what stages did."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from accelsim.report.base import Provenance, Report, columns_table, percent
+from devices.base.errors import SpecError
+from devices.base.quantity import format_quantity
+from workloads.operators.base import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTime:
+    """What one stage did in a run.
+
+    Parameters
+    ----------
+    stage, layer
+        The stage, and the node whose work it does (transfers: the one whose results they move).
+    copies, arrays, tokens
+        Copies of its arrays, arrays of all of them, tokens of one image.
+    work_s, fill_s
+        Time that one image keeps it busy, and further time until a result is there.
+    busy, blocked, starved
+        Shares of the run: serving, without room behind it, waiting to begin. They add up to one; None from the bound.
+    room_tokens, peak_tokens
+        What the buffer behind it holds (None: any number), and the most that was in it.
+    slack_s, critical_s
+        By how much its most urgent token could be late, and how long the critical path is in it; None but from the recurrence.
+    """
+
+    stage: str
+    layer: str
+    copies: int
+    arrays: int
+    tokens: int
+    work_s: float
+    fill_s: float
+    busy: float
+    blocked: float | None
+    starved: float | None
+    room_tokens: int | None
+    peak_tokens: int | None
+    slack_s: float | None
+    critical_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class TimeReport(Report):
+    """Time and energy of a plan.
+
+    Parameters
+    ----------
+    latency_s, latency_quantiles
+        From an image's arrival (saturated: its entering) to its result: mean and quantiles over images.
+    ii_s, throughput_per_s
+        Time between results in the second half of the run, and its inverse; with arrivals, of the whole run.
+    energy_j
+        Of one inference, leakage over the run included; each `energy_by_...` sums to it.
+    power_w, peak_power_w
+        Mean over the run; the sum over all parts while everything works, where the spec gives it.
+    utilization
+        Mean share of the time that arrays work, at the interval.
+    lifetime_images
+        Images until cells that are written for each image wear out; None where they are not written.
+    trace_edges_s, trace_power_w
+        Power over the run in equal bins; its integral is the energy of all images.
+    bars
+        `(n, 3)`: stage, start and end in seconds of at most 2,000 bars; neighbouring tokens are merged.
+    """
+
+    kind: ClassVar[str] = "simulate"
+    provenance: Provenance
+    engine: str
+    images: int
+    latency_s: float
+    latency_quantiles: dict[str, float]
+    ii_s: float
+    throughput_per_s: float
+    makespan_s: float
+    energy_j: float
+    energy_by_component: dict[str, float]
+    energy_by_layer: dict[str, float]
+    energy_by_cause: dict[str, float]
+    power_w: float
+    peak_power_w: float
+    area_m2: float
+    area_by_component: dict[str, float]
+    utilization: float
+    bottleneck: str
+    n_arrays: int
+    n_tiles: int
+    n_chips: int
+    n_rounds: int
+    lifetime_images: float | None
+    token: int
+    n_tokens: int
+    n_events: int
+    waited_s: dict[str, float]
+    stages: tuple[StageTime, ...]
+    operations: int
+    trace_edges_s: Array | None
+    trace_power_w: Array | None
+    bars: Array | None
+    elapsed_s: float
+
+    def numbers(self) -> dict[str, Any]:
+        names = (
+            "engine", "images", "latency_s", "latency_quantiles", "ii_s", "throughput_per_s", "makespan_s", "energy_j",
+            "energy_by_component", "energy_by_layer", "energy_by_cause", "power_w", "peak_power_w", "area_m2", "area_by_component",
+            "utilization", "bottleneck", "n_arrays", "n_tiles", "n_chips", "n_rounds", "lifetime_images", "token", "n_tokens", "n_events",
+            "waited_s", "operations", "elapsed_s",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names} | {"stages": self.to_dicts()}
+
+    def rows(self) -> list[tuple[str, str]]:
+        ops_per_s = self.operations * self.throughput_per_s
+        per_joule = f", {self.operations / self.energy_j / 1e12:.4g} TOPS/W" if self.energy_j else ""
+        where = f"{self.n_arrays} on {self.n_tiles} tile{'' if self.n_tiles == 1 else 's'}"
+        where += "" if self.n_chips == 1 else f" of {self.n_chips} chips"
+        where += f" in {self.n_rounds} rounds for each image" if self.n_rounds > 1 else ""
+        return [
+            ("network", f"{self.provenance.network}, {self.images} image{'s' if self.images > 1 else ''}, engine {self.engine}"),
+            ("latency", f"{_s(self.latency_s)}{self._spread()}"),
+            ("interval", f"{_s(self.ii_s)}, {self.throughput_per_s:.4g} images/s, {ops_per_s / 1e12:.4g} TOPS{per_joule}"),
+            ("energy", f"{format_quantity(self.energy_j, 'joule', n_digits=4)} an image" if self.energy_j else _NOT_KNOWN),
+            ("power", f"{format_quantity(self.power_w, 'watt', n_digits=4)} on average" + self._peak()),
+            ("area", f"{self.area_m2 * 1e6:.4g} mm2" if self.area_m2 else _NOT_KNOWN),
+            ("arrays", where),
+            ("arrays work", f"{percent(self.utilization, 1)} of the time"),
+            ("bottleneck", self.bottleneck),
+            *_shares("energy", self.energy_by_component, self.energy_j),
+            *((f"  waited for: {name}", _s(value)) for name, value in self.waited_s.items()),
+            ("tokens, events", f"{self.n_tokens:,} tokens an image, {self._width()}; {self.n_events:,} events; {self.elapsed_s:.2f} s"),
+        ]
+
+    def _spread(self) -> str:
+        if self.images == 1 or self.engine == "bound":
+            return " at least" if self.engine == "bound" else ""
+        q = self.latency_quantiles
+        return f" (median {_s(q['p50'])}, 99 % {_s(q['p99'])})"
+
+    def _width(self) -> str:
+        return "as wide as there are copies" if self.token == 1 else f"at least {self.token} pixels wide"
+
+    def _peak(self) -> str:
+        return f", {format_quantity(self.peak_power_w, 'watt', n_digits=4)} with everything working" if self.peak_power_w else ""
+
+    def stage_table(self, *, most: int = 20) -> str:
+        """Return a table of the stages that work longest."""
+        shown = sorted(self.stages, key=lambda row: -row.work_s)[:most]
+        header = ["stage", "copies", "arrays", "work", "busy", "blocked", "starved", "peak / room", "slack"]
+        return columns_table(header, [_stage_row(row) for row in shown])
+
+    def __str__(self) -> str:
+        from accelsim.report.base import text_table
+
+        return f"{text_table(self.rows())}\n\n{self.stage_table()}"
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        return [asdict(row) for row in self.stages]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {}  # they are fields, and kept as such
+
+    def plot(self, ax: "Axes | None" = None, *, what: str = "stages") -> "Axes":
+        """Draw `stages` (busy, blocked, starved), `gantt`, `power`, `energy` (component by layer) or `roofline`."""
+        from accelsim.plot import timing
+
+        drawings = {"stages": timing.plot_stages, "gantt": timing.plot_gantt, "power": timing.plot_power, "energy": timing.plot_energy}
+        if what not in drawings:
+            raise SpecError(f"what: {what!r}: need {' | '.join(drawings)}")
+        return drawings[what](self, ax)
+
+
+MOST_PARTS = 12
+_NOT_KNOWN = "- (no part of the chip has any)"
+
+
+def _s(seconds: float) -> str:
+    return format_quantity(seconds, "second", n_digits=4)
+
+
+def _shares(what: str, parts: dict[str, float], total: float) -> list[tuple[str, str]]:
+    ordered = sorted(parts.items(), key=lambda item: -item[1])
+    shown = ((name, format_quantity(value, "joule", n_digits=4), percent(value / total, 1)) for name, value in ordered[:MOST_PARTS])
+    return [(f"  {what}: {name}", f"{value}  ({share})") for name, value, share in shown]
+
+
+def _stage_row(row: StageTime) -> list[str]:
+    room = "any" if row.room_tokens is None else str(row.room_tokens)
+    peak = "-" if row.peak_tokens is None else str(row.peak_tokens)
+    shares = [percent(value, 1) for value in (row.busy, row.blocked, row.starved)]
+    slack = "-" if row.slack_s is None else _s(row.slack_s)
+    return [row.stage, str(row.copies), str(row.arrays), _s(row.work_s), *shares, f"{peak} / {room}", slack]

@@ -1,0 +1,91 @@
+"""How large the buffers between stages must be, so that the stages never wait for each other in a circle.
+
+A token of reader c needs, through every path that leads to it, the tokens of a source P up to N_P(c, t). While c waits for it, P's
+buffer still holds what c has not given back: it needs room for
+
+    max over t of  N_P(c, t) - release_c(t - 1)                                                                          (1)
+
+tokens, for every reader. Skip connections are what makes this more than a window. (1) is where sizing starts; the recurrence certifies
+it, and a buffer in a circle of waits is given a row more until there is none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from accelsim.timing.graph import TokenGraph
+from accelsim.timing.grid import Ints
+from accelsim.timing.recurrence import waiting_circle
+from devices.base.errors import DeadlockError
+
+MAX_TRIES = 400
+
+
+def with_rooms(graph: TokenGraph, rooms: Literal["sized", "unbounded"] | int, *, widths: Mapping[str, int]) -> tuple[TokenGraph, list[str]]:
+    """Return the graph with room behind each stage that is read, and what there is to say.
+
+    `widths` are the tokens of a row of each stage. A number of rows is taken as it is where it holds the readers' own windows; `sized`
+    adds a row to what is needed, so that a stage can work on the next row while the last is read.
+    """
+    if rooms == "unbounded":
+        return graph, []
+    late = {edge.source for stage in graph.stages for edge in stage.inputs if edge.lag}
+    bounded = [i for i, readers in enumerate(graph.readers()) if readers and i not in late]
+    row = [widths.get(stage.name, 1) for stage in graph.stages]
+    if isinstance(rooms, int):
+        return _bounded(graph, {i: max(rooms * row[i], _window(graph, i)) for i in bounded}), []
+    least = least_rooms(graph)
+    sizes = {i: least[i] + row[i] for i in bounded}
+    for _ in range(MAX_TRIES):
+        sized = _bounded(graph, sizes)
+        circle = waiting_circle(sized, 2)
+        if not circle:
+            return sized, []
+        grown = [i for i in circle if i in sizes]
+        for i in grown:
+            sizes[i] += row[i]
+    raise DeadlockError(f"no sizes of the buffers were found with which the stages do not wait for each other, in {MAX_TRIES} tries")
+
+
+def _bounded(graph: TokenGraph, sizes: Mapping[int, int]) -> TokenGraph:
+    stages = tuple(replace(stage, room=sizes.get(i, stage.room)) for i, stage in enumerate(graph.stages))
+    return TokenGraph(stages=stages, resources=graph.resources)
+
+
+def least_rooms(graph: TokenGraph) -> list[int]:
+    """Return (1) for every stage, at least 1."""
+    readers = graph.readers()
+    lags = ([_lag(graph, source, c, edge.release) for c, edge in of_source if not edge.lag] for source, of_source in enumerate(readers))
+    return [max([1, *of_source]) for of_source in lags]
+
+
+def _window(graph: TokenGraph, source: int) -> int:
+    """Return the tokens that the readers of a stage look at together, each by itself."""
+    of_source = [edge for _, edge in graph.readers()[source] if not edge.lag]
+    return max(1, *(int((edge.need - np.concatenate([np.zeros(1, np.int64), edge.release[:-1]])).max()) for edge in of_source))
+
+
+def _lag(graph: TokenGraph, source: int, reader: int, release: Ints) -> int:
+    reached = _reached(graph, source, reader)
+    held = np.concatenate([np.zeros(1, np.int64), release[:-1]])
+    return int((reached - held).max())
+
+
+def _reached(graph: TokenGraph, source: int, reader: int) -> Ints:
+    """Return N_source(reader, t) through every path."""
+    known: dict[int, Ints] = {}
+    for i in range(source + 1, reader + 1):
+        parts = []
+        for edge in graph.stages[i].inputs:
+            if edge.lag:
+                continue
+            if edge.source == source:
+                parts.append(edge.need)
+            elif edge.source in known:
+                before = np.concatenate([np.zeros(1, np.int64), known[edge.source]])
+                parts.append(before[edge.need])
+        if parts:
+            known[i] = np.maximum.reduce(parts)
+    return known[reader]
