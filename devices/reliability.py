@@ -19,6 +19,7 @@ from scipy.special import ndtr, ndtri
 from devices.base.errors import SpecError
 from devices.base.toml_codec import about, check_types, raise_faults
 from devices.reliability_law import Floats, Rates, ReliabilityLaw, finite, like, refuse_outside
+from devices.reliability_table import Tabulated
 
 PUBLISHED_DECAY = 12.8
 """a of p = exp(-a eta): Henwood et al., arXiv 1912.10764; the default of their FaultyMemory library, `energy_consumption(a=12.8)`."""
@@ -255,5 +256,5 @@ class FixedPoint(ReliabilityLaw):
 
 
 RELIABILITY_LAWS: dict[str, type[ReliabilityLaw]] = {
-    law.kind: law for law in (ExponentialPublished, Exponential, Sram14nm, GaussianThreshold, FixedPoint)
+    law.kind: law for law in (ExponentialPublished, Exponential, Sram14nm, GaussianThreshold, Tabulated, FixedPoint)
 }

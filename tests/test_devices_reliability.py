@@ -1,6 +1,7 @@
 """Energy-reliability laws: published numbers, inverses, slopes by differences, refusals, round trips."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from devices.reliability import (
     Sram14nm,
 )
 from devices.reliability_law import ReliabilityLaw, check_same_reference
+from devices.reliability_table import Tabulated, read_reliability
 
 SMOOTH = (
     Exponential(),
@@ -25,6 +27,13 @@ SMOOTH = (
     Sram14nm(fit="poster"),
     GaussianThreshold(threshold_mean_rel=0.6, threshold_std_rel=0.08, energy_reference="energy 1.0 is that of a read at 0.8 V", source="x"),
 )
+TABLES = [
+    Tabulated(
+        voltages_rel=tuple(v * 24 / 23 for v, _ in MEASURED_14NM[::-1]), energies_rel=tuple(v * v for v, _ in MEASURED_14NM[::-1]),
+        error_rates_p=tuple(p for _, p in MEASURED_14NM[::-1]), energy_reference="energy 1.0 is that at Vmin", source="x", over=over,
+    )
+    for over in ("probit", "log")
+]  # fmt: skip
 FIXED = FixedPoint(error_rate_p=1e-6, energy_reference="energy 1.0 is that of a read", source="x")
 
 
@@ -88,7 +97,7 @@ def test_the_curve_decides_what_an_error_rate_saves() -> None:
     assert 1 / Sram14nm().energy_rel(0.0207) == pytest.approx(1.49, abs=0.01)
 
 
-@pytest.mark.parametrize("law", SMOOTH, ids=lambda law: law.kind)
+@pytest.mark.parametrize("law", [*SMOOTH, *TABLES], ids=lambda law: law.kind)
 def test_energy_and_error_rate_are_inverse_and_slopes_are_derivatives(law: ReliabilityLaw) -> None:
     least, largest = law.bounds
     rates = np.geomspace(least * 1.01, largest * 0.99, 200)
@@ -98,17 +107,18 @@ def test_energy_and_error_rate_are_inverse_and_slopes_are_derivatives(law: Relia
     step = 1e-5 * rates
     differences = (law.energy_rel(rates + step) - law.energy_rel(rates - step)) / (2 * step)
     np.testing.assert_allclose(law.slope(rates), differences, rtol=1e-6)
-    assert np.all(np.diff(law.slope(rates)) > 0.0), "convex up to 1/2: reverse water-filling needs no hull"
+    assert law in TABLES or np.all(np.diff(law.slope(rates)) > 0.0), "convex up to 1/2: reverse water-filling needs no hull"
     assert isinstance(law.energy_rel(0.1), float)
     assert isinstance(law.slope(0.1), float)
     assert law.energy_rel(rates.reshape(20, 10)).shape == (20, 10)
 
 
-@pytest.mark.parametrize("law", SMOOTH[2:], ids=lambda law: law.kind)
+@pytest.mark.parametrize("law", [*SMOOTH[2:], *TABLES], ids=lambda law: law.kind)
 def test_voltages_and_error_rates_are_inverse(law: ReliabilityLaw) -> None:
-    rates = np.geomspace(law.bounds[0], 0.5, 50)
+    rates = np.geomspace(*law.bounds, 50)
     np.testing.assert_allclose(law.error_rate_at(law.v_rel(rates)), rates, rtol=1e-9)
-    np.testing.assert_allclose(law.v_rel(rates) ** 2, law.energy_rel(rates), rtol=1e-12)
+    if law not in TABLES:
+        np.testing.assert_allclose(law.v_rel(rates) ** 2, law.energy_rel(rates), rtol=1e-12)
 
 
 def test_a_fixed_point_is_one_point() -> None:
@@ -143,7 +153,7 @@ def test_what_is_out_of_bounds_is_refused_with_the_value() -> None:
         GaussianThreshold(threshold_mean_rel=1.5, threshold_std_rel=0.1, energy_reference="x", source="x")
 
 
-@pytest.mark.parametrize("law", [*SMOOTH, FIXED, Exponential(a=9.5)], ids=lambda law: law.kind)
+@pytest.mark.parametrize("law", [*SMOOTH, *TABLES, FIXED, Exponential(a=9.5)], ids=lambda law: law.kind)
 def test_laws_round_trip_and_say_their_reference_and_source(law: ReliabilityLaw) -> None:
     text = "\n".join(write_lines(Holder(law=law)))
     faults = Faults("text")
@@ -152,3 +162,55 @@ def test_laws_round_trip_and_say_their_reference_and_source(law: ReliabilityLaw)
     assert back == Holder(law=law)
     assert law.energy_reference.startswith("energy 1.0 is ")
     assert law.source
+
+
+CSV = "# cells of wafer 7\nenergy (pJ),p,V (mV)\n2.00,1e-4,750\n1.2,2e-2,600\n2.5,1e-6,800\n"
+
+
+def test_a_table_goes_through_its_rows_and_a_gaussian_threshold_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "cells.csv"
+    path.write_text(CSV)
+    law = read_reliability(path, source="wafer 7")
+    np.testing.assert_allclose(law.energy_rel(np.array([2e-2, 1e-4, 1e-6])), [0.48, 0.8, 1.0], rtol=1e-12)
+    np.testing.assert_allclose(law.v_rel(np.array([2e-2, 1e-4, 1e-6])), [0.75, 0.9375, 1.0], rtol=1e-12)
+    assert law.energy_reference == "energy 1.0 is 2.5 pJ, that at the highest voltage of cells.csv, 800 mV"
+    truth = SMOOTH[2]
+    volts = np.linspace(0.75, 0.96, 8)
+    rows = "".join(f"{v},{v * v},{truth.error_rate_at(float(v))!r}\n" for v in volts)
+    path.write_text("v_rel,energy_rel,p\n" + rows)
+    law = read_reliability(path, source="x", energy_reference="energy 1.0 is that at Vmin")
+    rates = np.geomspace(*law.bounds, 100)
+    np.testing.assert_allclose(law.energy_rel(rates), truth.energy_rel(rates), atol=1e-3)
+    np.testing.assert_allclose(law.v_rel(rates) * 0.96, truth.v_rel(rates), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("2.00,1e-4", "2.00,3e-2", "line 4 and line 3: p goes from 0.02 to 0.03"),
+        ("2.00,1e-4", "2.6,1e-4", "line 3 and line 5: energy goes from"),
+        ("750", "600", "line 3 and line 4: voltages"),
+        ("1e-6", "0", "line 5: p: 0: .*leave out voltages"),
+        ("2e-2", "0.7", "line 4: p: 0.7"),
+        ("2e-2", "x", "line 4: p: 'x': need a number"),
+        ("V (mV)", "V", "header: 'V'"),
+        ("V (mV)", "V (pJ)", "header: v: 'pJ'"),
+        ("V (mV)", "energy (J)", "second column"),
+        (",p,", ",q,", "header: 'q'"),
+        ("energy (pJ)", "energy_rel", "energy_rel: over what"),
+        ("2.5,1e-6,800", "2.5,1e-6", "line 5: 2 values"),
+    ],
+)
+def test_a_table_that_is_no_law_is_refused_with_its_rows(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "cells.csv"
+    path.write_text(CSV.replace(old, new))
+    with pytest.raises(SpecError, match=message):
+        read_reliability(path, source="x")
+
+
+def test_entries_of_a_table_in_a_spec_are_held_to_the_same() -> None:
+    shared = {"voltages_rel": (0.8, 1.0), "energy_reference": "energy 1.0 is x", "source": "x"}
+    with pytest.raises(SpecError, match="entry 0 and entry 1: p goes"):
+        Tabulated(energies_rel=(0.64, 1.0), error_rates_p=(1e-4, 1e-3), **shared)
+    with pytest.raises(SpecError, match="one of each"):
+        Tabulated(energies_rel=(0.64,), error_rates_p=(1e-3, 1e-4), **shared)
