@@ -82,10 +82,10 @@ class MemoryFaults(ABC):
         wrong = np.where((stored[:, None] >> np.arange(word.n_bits)) & 1, down, up)
         single = np.stack([wrong[:, j] * np.prod(1.0 - np.delete(wrong, j, axis=1), axis=1) for j in range(word.n_bits)])
         read = (values_of(word)[:, None] + bit_damage(word)).T
-        return ReadEvents(p=single[:, words], value=read[:, words], rest_p=_two_or_more(wrong)[words])
+        return ReadEvents(p=single[:, words], value=read[:, words], rest_p=two_or_more(wrong)[words])
 
 
-def _two_or_more(wrong: Floats) -> Floats:
+def two_or_more(wrong: Floats) -> Floats:
     """Return the probability of two or more events of those along the last axis, without differences."""
     none, one, more = np.ones(len(wrong)), np.zeros(len(wrong)), np.zeros(len(wrong))
     for p in wrong.T:

@@ -1,0 +1,124 @@
+"""A memory of numbers: its law, the point it works at, how numbers are stored, which faults it has, what protects it, and what reading costs.
+
+One bit at the error rate p takes `read_energy_j` eta(p), eta being the law's: the price and the errors come from the same record. A write
+takes the same share of `write_energy_j`. Leakage, regulators and delay by voltage are not in these laws.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from devices.base.errors import SpecError
+from devices.base.toml_codec import Faults, about, check_types, decode, parse_toml, raise_faults, write_lines
+from devices.ecc import ECCS, Ecc
+from devices.law import Component, Cost
+from devices.memory_faults import FAULT_KINDS, MemoryFaults, ReadMoments
+from devices.reliability import RELIABILITY_LAWS
+from devices.reliability_law import ReliabilityLaw
+from devices.word_format import Floats, WordFormat, Words, by_bit
+
+_POINTS = ("energy_rel", "v_rel", "error_rate_p", "bit_error_rates_p")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory(Component):
+    """A memory at its operating point: one of `energy_rel`, `v_rel`, `error_rate_p`, `bit_error_rates_p`; none needed for a fixed point."""
+
+    law: ReliabilityLaw = field(metadata=about("Energy by error rate.", kinds=lambda: RELIABILITY_LAWS))
+    word: WordFormat = field(metadata=about("How numbers are stored."))
+    faults: MemoryFaults = field(metadata=about("Which bits err.", kinds=lambda: FAULT_KINDS))
+    ecc: Ecc | None = field(default=None, metadata=about("What protects the numbers.", absent="nothing does", kinds=lambda: ECCS))
+    read_energy_j: float = field(metadata=about("Energy to read one bit at the law's energy 1.", at_least=0.0))
+    write_energy_j: float = field(metadata=about("Energy to write one bit at the law's energy 1.", at_least=0.0))
+    read_time_s: float = field(default=0.0, metadata=about("Time of one read; 0: not counted.", at_least=0.0))
+    write_time_s: float = field(default=0.0, metadata=about("Time of one write; 0: not counted.", at_least=0.0))
+    decode_energy_j: float = field(default=0.0, metadata=about("Energy of ecc's logic at each read, a number; 0: not counted.", at_least=0.0))
+    encode_energy_j: float = field(default=0.0, metadata=about("Energy of ecc's logic at each write, a number; 0: not counted.", at_least=0.0))
+    source: str | None = field(default=None, metadata=about("Where the energies are from.", absent="not told"))
+    energy_rel: float | None = field(default=None, metadata=about("Energy over the law's energy 1.", at_least=0.0, absent="see the others"))
+    v_rel: float | None = field(default=None, metadata=about("Voltage over the law's reference.", above=0.0, absent="see the others"))
+    error_rate_p: float | None = field(default=None, metadata=about("Error rate of every bit.", at_least=0.0, absent="see the others"))
+    bit_error_rates_p: tuple[float, ...] | None = field(
+        default=None, metadata=about("Error rate of each bit, the least significant first.", at_least=0.0, absent="see the others")
+    )
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+        given = [name for name in _POINTS if getattr(self, name) is not None]
+        least, largest = self.law.bounds
+        if len(given) > 1 or (not given and least != largest):
+            raise SpecError(f"{given[-1] if given else 'error_rate_p'}: give one of {', '.join(_POINTS)}; got {', '.join(given) or 'none'}")
+        if self.ecc is None and (self.decode_energy_j or self.encode_energy_j):
+            raise SpecError("decode_energy_j: there is no ecc whose logic could take it; leave it and encode_energy_j out")
+        if self.ecc is not None:
+            self.ecc.group(self.word)
+        self.law.energy_rel(self.error_rates)
+        self.faults.rates(self.word, self.error_rates)
+
+    @property
+    def error_rates(self) -> Floats:
+        """Error rate of each bit as stored, `(n_bits,)`, the least significant first."""
+        if self.bit_error_rates_p is not None:
+            return by_bit(self.word, self.bit_error_rates_p)
+        if self.energy_rel is not None:
+            rate = self.law.error_rate(self.energy_rel)
+        elif self.v_rel is not None:
+            rate = self.law.error_rate_at(self.v_rel)
+        else:
+            rate = self.law.bounds[0] if self.error_rate_p is None else self.error_rate_p
+        return by_bit(self.word, rate)
+
+    @property
+    def energies_rel(self) -> Floats:
+        """Energy of each bit over the law's energy 1, `(n_bits,)`."""
+        if self.energy_rel is not None:
+            return np.full(self.word.n_bits, self.energy_rel)
+        return self.law.energy_rel(self.error_rates)
+
+    @property
+    def stored_bits(self) -> float:
+        """Bits stored for one number, check bits among them."""
+        return float(self.word.n_bits) if self.ecc is None else self.ecc.stored_bits(self.word)
+
+    @property
+    def read_bits(self) -> float:
+        """What reading one number takes, in bits at the law's energy 1."""
+        return float(self.energies_rel.sum()) if self.ecc is None else self.ecc.read_bits(self.word, self.energies_rel)
+
+    def moments(self, words: Words) -> ReadMoments:
+        """Return the moments of each number that is read, given what is stored, after correction.
+
+        SpecError for protected memories whose faults are not symmetric: what a code leaves of those has no closed form here.
+        """
+        if self.ecc is None:
+            return self.faults.moments(self.word, words, self.error_rates)
+        up, down = self.faults.rates(self.word, self.error_rates)
+        if not np.array_equal(up, down):
+            raise SpecError(f"faults.to_one_share: {self.faults.to_one_share:g}: with ecc, moments need symmetric faults, 0.5; or sample")
+        return self.ecc.moments(self.word, words, up)
+
+    def cost(self, action: str, **statistics: float) -> Cost:
+        """Return the cost of `read` or `write`, given `n_values`, how many numbers (1 if left out)."""
+        if action not in ("read", "write"):
+            raise ValueError(f"a memory knows the actions 'read' and 'write', not {action!r}")
+        n = statistics.get("n_values", 1.0)
+        bit_j, logic_j, time_s = (
+            (self.read_energy_j, self.decode_energy_j, self.read_time_s)
+            if action == "read"
+            else (self.write_energy_j, self.encode_energy_j, self.write_time_s)
+        )
+        return Cost(energy_j=n * (self.read_bits * bit_j + logic_j), time_s=n * time_s, occupancy_s=n * time_s)
+
+    @classmethod
+    def from_text(cls, text: str, *, origin: str = "text") -> "Memory":
+        """Return the memory of a TOML text, its tables `law`, `word`, `faults`, `ecc` at the top; SpecError with every fault."""
+        faults = Faults(origin)
+        table = {name: value for name, value in parse_toml(text, origin=origin).items() if name not in ("schema", "name")}
+        memory = decode(cls, table, faults=faults)
+        faults.raise_if_any()
+        assert memory is not None
+        return memory
+
+    def to_toml(self) -> str:
+        """Return the memory as TOML that reads back as the same record."""
+        return "\n".join(write_lines(self)) + "\n"
