@@ -1,13 +1,15 @@
-"""A memory of numbers: its law, the point it works at, how numbers are stored, which faults it has, what protects it, and what reading costs.
+"""A memory of numbers: its law, the point it works at, how numbers are stored, which faults it has, what protects it, and its price.
 
 One bit at the error rate p takes `read_energy_j` eta(p), eta being the law's: the price and the errors come from the same record. A write
 takes the same share of `write_energy_j`. Leakage, regulators and delay by voltage are not in these laws.
 """
 
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
+from devices import catalog
 from devices.base.errors import SpecError
 from devices.base.toml_codec import Faults, about, check_types, decode, parse_toml, raise_faults, write_lines
 from devices.ecc import ECCS, Ecc
@@ -17,6 +19,8 @@ from devices.reliability import RELIABILITY_LAWS
 from devices.reliability_law import ReliabilityLaw
 from devices.word_format import Floats, WordFormat, Words, by_bit
 
+Made = TypeVar("Made")
+_ENERGIES = ("read_energy_j", "write_energy_j")
 _POINTS = ("energy_rel", "v_rel", "error_rate_p", "bit_error_rates_p")
 
 
@@ -32,8 +36,8 @@ class Memory(Component):
     write_energy_j: float = field(metadata=about("Energy to write one bit at the law's energy 1.", at_least=0.0))
     read_time_s: float = field(default=0.0, metadata=about("Time of one read; 0: not counted.", at_least=0.0))
     write_time_s: float = field(default=0.0, metadata=about("Time of one write; 0: not counted.", at_least=0.0))
-    decode_energy_j: float = field(default=0.0, metadata=about("Energy of ecc's logic at each read, a number; 0: not counted.", at_least=0.0))
-    encode_energy_j: float = field(default=0.0, metadata=about("Energy of ecc's logic at each write, a number; 0: not counted.", at_least=0.0))
+    decode_energy_j: float = field(default=0.0, metadata=about("Energy of ecc's logic at a read, a number; 0: not counted.", at_least=0.0))
+    encode_energy_j: float = field(default=0.0, metadata=about("Energy of ecc's logic at a write, a number; 0: not counted.", at_least=0.0))
     source: str | None = field(default=None, metadata=about("Where the energies are from.", absent="not told"))
     energy_rel: float | None = field(default=None, metadata=about("Energy over the law's energy 1.", at_least=0.0, absent="see the others"))
     v_rel: float | None = field(default=None, metadata=about("Voltage over the law's reference.", above=0.0, absent="see the others"))
@@ -112,13 +116,50 @@ class Memory(Component):
     @classmethod
     def from_text(cls, text: str, *, origin: str = "text") -> "Memory":
         """Return the memory of a TOML text, its tables `law`, `word`, `faults`, `ecc` at the top; SpecError with every fault."""
-        faults = Faults(origin)
-        table = {name: value for name, value in parse_toml(text, origin=origin).items() if name not in ("schema", "name")}
-        memory = decode(cls, table, faults=faults)
-        faults.raise_if_any()
-        assert memory is not None
-        return memory
+        return _decoded(cls, text, origin)
+
+    @classmethod
+    def preset(cls, name: str, *, word: WordFormat, faults: MemoryFaults, **more: Any) -> "Memory":
+        """Return a memory of a published technology: its law, energies and times, unless `more` has others.
+
+        `more` are fields of this record: the operating point, `ecc`, the energies where the preset has none.
+        """
+        made = technology(name)
+        known = {n: v for n in (*_ENERGIES, "read_time_s", "write_time_s", "source") if (v := getattr(made, n)) is not None}
+        missing = [n for n in _ENERGIES if n not in known and n not in more]
+        if missing:
+            raise SpecError(f"{', '.join(missing)}: the preset {name} has none; give it, joules a bit at the law's energy 1")
+        return cls(**{"law": made.law, **known, "word": word, "faults": faults, **more})
 
     def to_toml(self) -> str:
         """Return the memory as TOML that reads back as the same record."""
         return "\n".join(write_lines(self)) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Technology:
+    """What a preset knows of a memory: no word format, no faults, and not always energies."""
+
+    law: ReliabilityLaw = field(metadata=about("Energy by error rate.", kinds=lambda: RELIABILITY_LAWS))
+    read_energy_j: float | None = field(default=None, metadata=about("Energy to read one bit.", at_least=0.0, absent="not published"))
+    write_energy_j: float | None = field(default=None, metadata=about("Energy to write one bit.", at_least=0.0, absent="not published"))
+    read_time_s: float | None = field(default=None, metadata=about("Time of one read.", at_least=0.0, absent="not published"))
+    write_time_s: float | None = field(default=None, metadata=about("Time of one write.", at_least=0.0, absent="not published"))
+    source: str | None = field(default=None, metadata=about("Where the energies are from.", absent="there are none"))
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+
+def technology(name: str) -> Technology:
+    """Return what a memory preset knows; SpecError with the nearest name when there is none."""
+    return _decoded(Technology, catalog.text(name, folder=catalog.MEMORY), name)
+
+
+def _decoded(record_type: type[Made], text: str, origin: str) -> Made:
+    faults = Faults(origin)
+    table = {name: value for name, value in parse_toml(text, origin=origin).items() if name not in ("schema", "name")}
+    record = decode(record_type, table, faults=faults)
+    faults.raise_if_any()
+    assert record is not None
+    return record
