@@ -28,6 +28,7 @@ from devices.packing import pack, unpack
 from devices.word_format import Floats, Integers, WordFormat, Words, by_bit, moments_by_word, values_of
 
 MAX_DATA_BITS = 128
+MAX_TRIPLED = 8
 
 
 class Ecc(ABC):
@@ -51,6 +52,11 @@ class Ecc(ABC):
     @abstractmethod
     def read(self, word: WordFormat, words: Words, masks: Words, check_masks: NDArray[np.uint16]) -> Integers:
         """Return what `words`, `(n,)`, read as, bits flipped by `masks`, and check bits by `check_masks`, `(n_groups,)`."""
+
+    def cell_rates(self, word: WordFormat, error_rate: ArrayLike) -> tuple[Floats, Floats]:
+        """Return the error rates of a number's bits and of a group's check bits as stored, `(n_bits,)` and `(n_check,)`."""
+        rates = by_bit(word, error_rate)
+        return rates, np.full(self.group(word)[1], rates.min())
 
     def stored_bits(self, word: WordFormat) -> float:
         """Return how many bits are stored for one number."""
@@ -219,7 +225,7 @@ class ParityZero(Ecc):
 
     def failure_p(self, word: WordFormat, error_rate: ArrayLike) -> float:
         """Return the probability that any bit is wrong: parity puts nothing right."""
-        return float(-np.expm1(np.log1p(-self._rates(word, error_rate)).sum()))
+        return _any(self._rates(word, error_rate))
 
     def erased_p(self, word: WordFormat, error_rate: ArrayLike) -> float:
         """Return the probability that a number reads 0 for an error, (1 - prod(1 - 2 p_j))/2."""
@@ -262,6 +268,12 @@ def _by_parity(word: WordFormat, rates: Floats) -> tuple[Floats, Floats, Floats]
     return weight, first, second
 
 
+def _any(rates: Floats) -> float:
+    """Return the probability of one or more of independent events, without a difference."""
+    with np.errstate(divide="ignore"):  # a certain one makes it 1
+        return float(-np.expm1(np.log1p(-rates).sum()))
+
+
 class _SafeTop(Ecc):
     """The top bits of each number err less often than the others."""
 
@@ -281,7 +293,7 @@ class _SafeTop(Ecc):
 
     def failure_p(self, word: WordFormat, error_rate: ArrayLike) -> float:
         """Return the probability that a protected bit is wrong."""
-        return float(-np.expm1(np.log1p(-self.residual_rates(word, error_rate)[-self.n_protected :]).sum()))
+        return _any(self.residual_rates(word, error_rate)[-self.n_protected :])
 
     def moments(self, word: WordFormat, words: Words, error_rate: ArrayLike) -> ReadMoments:
         error, variance = moments_by_word(word, self.residual_rates(word, error_rate))
@@ -307,10 +319,16 @@ class TripledBits(_SafeTop):
 
     def __post_init__(self) -> None:
         raise_faults(check_types(self))
+        if self.n_protected > MAX_TRIPLED:
+            raise SpecError(f"n_protected: {self.n_protected}: need at most {MAX_TRIPLED}; for more, use a code or separate bits")
 
     def group(self, word: WordFormat) -> tuple[int, int]:
         self._check_width(word)
         return 1, 2 * self.n_protected
+
+    def cell_rates(self, word: WordFormat, error_rate: ArrayLike) -> tuple[Floats, Floats]:
+        rates = by_bit(word, error_rate)
+        return rates, np.tile(rates[-self.n_protected :], 2)
 
     def protected_rates(self, error_rate: Floats) -> Floats:
         return error_rate**2 * (3.0 - 2.0 * error_rate)
@@ -347,6 +365,9 @@ class SeparateBits(_SafeTop):
     def group(self, word: WordFormat) -> tuple[int, int]:
         self._check_width(word)
         return 1, 0
+
+    def cell_rates(self, word: WordFormat, error_rate: ArrayLike) -> tuple[Floats, Floats]:
+        return self.residual_rates(word, error_rate), np.zeros(0)
 
     def protected_rates(self, error_rate: Floats) -> Floats:
         return np.full_like(error_rate, self.protected_error_p)

@@ -14,10 +14,10 @@ from devices.base.errors import SpecError
 from devices.base.toml_codec import Faults, about, check_types, decode, parse_toml, raise_faults, write_lines
 from devices.ecc import ECCS, Ecc
 from devices.law import Component, Cost
-from devices.memory_faults import FAULT_KINDS, MemoryFaults, ReadMoments
+from devices.memory_faults import FAULT_KINDS, Draws, MemoryFaults, ReadMoments, StuckBits
 from devices.reliability import RELIABILITY_LAWS
 from devices.reliability_law import ReliabilityLaw
-from devices.word_format import Floats, WordFormat, Words, by_bit
+from devices.word_format import Floats, Integers, WordFormat, Words, by_bit, read_flipped
 
 Made = TypeVar("Made")
 _ENERGIES = ("read_energy_j", "write_energy_j")
@@ -92,14 +92,45 @@ class Memory(Component):
     def moments(self, words: Words) -> ReadMoments:
         """Return the moments of each number that is read, given what is stored, after correction.
 
-        SpecError for protected memories whose faults are not symmetric: what a code leaves of those has no closed form here.
+        SpecError for protected memories whose faults are not symmetric, or hang on what is stored: stuck check bits are not modelled.
         """
         if self.ecc is None:
             return self.faults.moments(self.word, words, self.error_rates)
-        up, down = self.faults.rates(self.word, self.error_rates)
-        if not np.array_equal(up, down):
-            raise SpecError(f"faults.to_one_share: {self.faults.to_one_share:g}: with ecc, moments need symmetric faults, 0.5; or sample")
+        up = self._symmetric()
         return self.ecc.moments(self.word, words, up)
+
+    def check_shape(self, n_words: int) -> tuple[int, int]:
+        """Return the shape of the draws of check bits for so many numbers: groups, and check bits of each."""
+        n_a_group, n_check = (1, 0) if self.ecc is None else self.ecc.group(self.word)
+        return -(-n_words // n_a_group), n_check
+
+    def read(
+        self, words: Words, *, draws: Draws, check_draws: Draws | None = None, column_draws: Draws | None = None, start: int = 0
+    ) -> Integers:
+        """Return the numbers that stored words, `(n,)`, read as, from raw words of the stream: a cell of them each, as in memory_faults.
+
+        `draws` is `(n, n_bits)`; `check_draws` of `check_shape(n)` where something protects the numbers. SpecError as of `moments`.
+        """
+        if self.ecc is None:
+            masks = self.faults.masks(self.word, words, self.error_rates, draws=draws, column_draws=column_draws, start=start)
+            return read_flipped(self.word, words, masks)
+        self._symmetric()
+        rates, check_rates = self.ecc.cell_rates(self.word, self.error_rates)
+        masks = self.faults.masks(self.word, words, rates, draws=draws, column_draws=column_draws, start=start)
+        checks = np.zeros(self.check_shape(words.size)[0], np.uint16)
+        if check_rates.size:
+            if check_draws is None:
+                raise ValueError(f"check_draws: need uint32 of shape {self.check_shape(words.size)}")
+            form = WordFormat(coding="unsigned", n_bits=check_rates.size)
+            checks = self.faults.masks(form, checks, check_rates, draws=check_draws, column_draws=column_draws)
+        return self.ecc.read(self.word, words, masks, checks)
+
+    def _symmetric(self) -> Floats:
+        """Return the error rates of bits, the same in both directions; SpecError where they are not."""
+        up, down = self.faults.rates(self.word, self.error_rates)
+        if self.faults.kind == StuckBits.kind or not np.array_equal(up, down):
+            raise SpecError(f"faults.kind: {self.faults.kind}: with ecc, faults must turn bits up and down alike: to_one_share = 0.5")
+        return up
 
     def cost(self, action: str, **statistics: float) -> Cost:
         """Return the cost of `read` or `write`, given `n_values`, how many numbers (1 if left out)."""

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from devices import catalog
+from devices.base import stream
 from devices.base.errors import SpecError
-from devices.ecc import ParityZero, Secded, SeparateBits
+from devices.ecc import Ecc, ParityZero, Secded, SeparateBits, TripledBits
 from devices.memory import Memory, technology
-from devices.memory_faults import PersistentFlips, StuckBits, TransientFlips
+from devices.memory_faults import PersistentFlips, StuckBits, TransientFlips, WeakColumns
 from devices.reliability import ExponentialPublished, FixedPoint, Sram14nm
 from devices.word_format import WordFormat, mean_square_damage
+from validation.statistics import z_of_means
 
 EIGHT = WordFormat(coding="twos_complement", n_bits=8)
 SRAM = Memory(
@@ -54,8 +56,54 @@ def test_moments_are_of_what_is_left_after_protection() -> None:
     assert (bare.variance + bare.mean_error**2).mean() == pytest.approx(mean_square_damage(EIGHT, SRAM.error_rates))
     guarded = replace(SRAM, ecc=Secded()).moments(words)
     assert guarded.variance.mean() < 0.1 * bare.variance.mean()
-    with pytest.raises(SpecError, match="symmetric faults"):
+    with pytest.raises(SpecError, match=r"to_one_share = 0\.5"):
         replace(SRAM, ecc=Secded(), faults=PersistentFlips(to_one_share=0.8)).moments(words)
+
+
+GUARDS: list[Ecc | None] = [
+    None, Secded(data_bits=32), ParityZero(), TripledBits(n_protected=2), SeparateBits(protected_error_p=1e-3, protected_energy_rel=1.0),
+]  # fmt: skip
+
+
+def sampled(memory: Memory, words: np.ndarray, *, trial: int = 0) -> np.ndarray:
+    draws = stream.words(np.empty((words.size, memory.word.n_bits), np.uint32), seed=3, site=1, trial=trial)
+    checks = stream.words(np.empty(memory.check_shape(words.size), np.uint32), seed=3, site=2, trial=trial)
+    columns = stream.words(np.empty(getattr(memory.faults, "n_columns", 1), np.uint32), seed=3, site=3, trial=trial)
+    return memory.read(words, draws=draws, check_draws=checks, column_draws=columns)
+
+
+@pytest.mark.parametrize("ecc", GUARDS, ids=lambda ecc: "none" if ecc is None else ecc.kind)
+def test_what_is_read_has_the_moments_whatever_protects_it(ecc: Ecc | None) -> None:
+    rates = (0.03, 0.03, 0.02, 0.02, 0.01, 0.01, 0.005, 0.005)
+    memory = replace(SRAM, v_rel=None, bit_error_rates_p=rates, ecc=ecc, word=WordFormat(coding="sign_magnitude", n_bits=8))
+    words = np.random.default_rng(8).integers(0, 256, 400_000).astype(np.uint16)
+    errors = (sampled(memory, words) - memory.word.decode(words)).astype(float)
+    moments = memory.moments(words)
+    expected = moments.variance + moments.mean_error**2
+    batches = (errors**2 - expected).reshape(-1, 4).mean(axis=1)
+    slack = 0.03 * expected.mean() if isinstance(ecc, Secded) else 0.0  # bits as if independent
+    error = batches.std() / np.sqrt(batches.size)
+    assert abs(batches.mean()) < 4 * error + slack
+    assert abs(float(z_of_means(np.zeros(()), errors - moments.mean_error))) < 4.5
+    assert abs((errors**2 - 1.3 * expected).mean()) > 4 * error + slack, "the negative control"
+
+
+def test_lower_voltages_keep_the_faults_of_higher_ones_in_a_memory() -> None:
+    words = np.zeros(20_000, np.uint16)
+    memory = replace(SRAM, faults=WeakColumns(weak_share=0.1, weak_factor=5.0, n_columns=64))
+    at = [sampled(replace(memory, v_rel=v), words).view(np.uint32) & 255 for v in (0.9, 0.85, 0.8)]
+    assert np.all(at[0] & at[1] == at[0])
+    assert np.all(at[1] & at[2] == at[1])
+    assert 0 < np.count_nonzero(at[0]) < np.count_nonzero(at[1])
+
+
+def test_what_a_code_cannot_answer_for_is_refused() -> None:
+    words = np.zeros(8, np.uint16)
+    for faults in (PersistentFlips(to_one_share=0.7), StuckBits()):
+        with pytest.raises(SpecError, match=r"to_one_share = 0\.5"):
+            sampled(replace(SRAM, ecc=Secded(), faults=faults), words)
+    with pytest.raises(ValueError, match="check_draws"):
+        replace(SRAM, ecc=Secded()).read(words, draws=np.zeros((8, 8), np.uint32))
 
 
 def test_what_is_no_memory_is_refused() -> None:
