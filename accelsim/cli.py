@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--seed", type=_natural, help="of all random numbers; drawn and printed when absent")
         return verb
 
-    for define in (_demo, _inspect, _spec, _predict, _validate, _optimize, _simulate, _evaluate, _devices, _cite, _fit, _diff):
+    for define in (_demo, _inspect, _spec, _predict, _validate, _optimize, _simulate, _evaluate, _devices, _memory, _cite, _fit, _diff):
         define(add)
     return top
 
@@ -199,6 +199,13 @@ def _devices(add: Add) -> None:
     verb = add("devices", "list the presets, or print one with its sources")
     verb.add_argument("name", nargs="?", metavar="NAME")
     verb.add_argument("--plot", metavar="PNG", help="draw the cell's errors over its range into a new file; with NAME")
+    _out_file(verb)
+
+
+def _memory(add: Add) -> None:
+    verb = add("memory", "list energy-reliability laws and memory presets, or print one with its source")
+    verb.add_argument("name", nargs="?", metavar="NAME")
+    verb.add_argument("--plot", metavar="PNG", help="draw energy over error rate into a new file; with NAME")
     _out_file(verb)
 
 

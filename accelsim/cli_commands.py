@@ -88,6 +88,38 @@ def _devices(options: argparse.Namespace) -> int:
     )
 
 
+def _memory(options: argparse.Namespace) -> int:
+    from accelsim.memories import LAWS, law_facts, law_of, laws_text, memory_facts, presets_text
+    from devices import catalog
+
+    if options.plot is not None:
+        _draw_memory(options.name, options.plot)
+    if options.name is None:
+        laws = [law_facts(name, law) for name, law in LAWS.items()]
+        presets = [memory_facts(name) for name in catalog.names(catalog.MEMORY)]
+        text = f"{laws_text(laws)}\n\n{presets_text(presets)}\n\n`accelsim memory NAME` prints one with its source."
+        record = {"laws": [asdict(f) for f in laws], "presets": [asdict(f) for f in presets]}
+        return answer_or_file(options, text=text, record=head(options) | record)
+    law = law_of(options.name)
+    facts = law_facts(options.name, law)
+    is_preset = options.name in catalog.names(catalog.MEMORY)
+    toml = catalog.describe(options.name, folder=catalog.MEMORY) if is_preset else None
+    text = laws_text([facts]) if toml is None else f"{toml}\n\n{laws_text([facts])}"
+    return answer_or_file(options, text=text, record=head(options) | {"name": options.name, "toml": toml, "law": asdict(facts)})
+
+
+def _draw_memory(name: str | None, out: str) -> None:
+    from accelsim.memories import law_of
+    from accelsim.plot.memory_law import plot_reliability
+
+    if name is None:
+        raise SpecError("--plot: which one? give the name of a law or memory, e.g. `accelsim memory sram_14nm --plot law.png`")
+    if Path(out).exists():
+        raise RunFolderError(f"--plot: {out} is there already; give another name, or remove it first")
+    law = law_of(name)
+    _draw(Path(out), lambda axes: plot_reliability(law, name, axes))
+
+
 def _spec(options: argparse.Namespace) -> int:
     from accelsim.accelerator import Accelerator
 
@@ -382,5 +414,5 @@ def _demo(options: argparse.Namespace) -> int:
 
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo, "inspect": _inspect, "spec": _spec, "predict": _predict, "validate": _validate, "optimize": _optimize,
-    "simulate": _simulate, "evaluate": _evaluate, "devices": _devices, "cite": _cite, "fit": _fit, "diff": _diff,
+    "simulate": _simulate, "evaluate": _evaluate, "devices": _devices, "memory": _memory, "cite": _cite, "fit": _fit, "diff": _diff,
 }  # fmt: skip

@@ -465,6 +465,30 @@ def test_cite_prints_what_a_spec_rests_on(cli: Cli) -> None:
     assert "no source is given" in cli("cite", "memse", "--set", "cell.source=")[1]
 
 
+def test_memory_lists_laws_with_their_references_and_prints_one(cli: Cli) -> None:
+    code, out, err = cli("memory")
+    assert (code, err) == (0, "")
+    for part in ("exponential_published", "0.360", "sram_14nm", "0.696", "lowest voltage at which no error was measured", "stt_mram_22nm"):
+        assert part in out
+    assert 'read_energy_j = "0.06875 pJ"' in cli("memory", "stt_mram_22nm")[1]
+    record = json.loads(cli("memory", "--json")[1])
+    laws = {law["name"]: law for law in record["laws"]}
+    assert laws["exponential"]["energies_rel"][3] == pytest.approx(0.3598, abs=1e-4)
+    assert all(law["energy_reference"] and law["source"] for law in laws.values())
+    code, _, err = cli("memory", "sram_14")
+    assert code == 2
+    assert "nearest: sram_14nm" in err
+
+
+def test_memory_draws_a_law(cli: Cli, tmp_path: Path) -> None:
+    picture = tmp_path / "law.png"
+    assert cli("memory", "sram_14nm", "--plot", picture)[0] == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "is there already" in cli("memory", "sram_14nm", "--plot", picture)[2]
+    assert "which one" in cli("memory", "--plot", tmp_path / "other.png")[2]
+    assert "fixed point" in cli("memory", "rram_22nm", "--plot", tmp_path / "other.png")[2]
+
+
 def test_devices_draws_a_cell(cli: Cli, tmp_path: Path) -> None:
     picture = tmp_path / "cell.png"
     assert cli("devices", "pcm_nandakumar", "--plot", picture)[0] == 0
