@@ -294,13 +294,15 @@ def _optimize(options: argparse.Namespace) -> int:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from accelsim.cli_inputs import TOPOLOGY_BYTES, load_network, timed_question
+    from accelsim.cli_inputs import TOPOLOGY_BYTES, is_pipeline, load_network, timed_question
     from accelsim.report.run_folder import save_report
     from accelsim.timing.simulate import simulate, times_of
     from accelsim.timing.trace import write_chrome_trace
 
     check_out(options)
     _check_new(options.trace, flag="trace")
+    if is_pipeline(options.spec):
+        return _simulate_pipeline(options)
     network = load_network(options.network, input_shape=options.input_shape, fold_limit_bytes=TOPOLOGY_BYTES)
     asked = timed_question(options, network)
     how = _timing(options)
@@ -308,6 +310,27 @@ def _simulate(options: argparse.Namespace) -> int:
     tell_warnings(report)
     if options.trace is not None:
         write_chrome_trace(times_of(asked.plan, seed=asked.seed, **how), Path(options.trace))
+    if options.out is not None:
+        save_report(report, options.out, command=options.command_line, figure=True)
+    answer(options, text=str(report), record=report.to_json_dict())
+    return FINE
+
+
+def _simulate_pipeline(options: argparse.Namespace) -> int:
+    """Simulate an FPGA pipeline, which has no arrays: nothing of a crossbar's options applies."""
+    from accelsim.cli_inputs import TOPOLOGY_BYTES, load_network
+    from accelsim.report.run_folder import save_report
+    from accelsim.timing.fpga import FpgaPipeline, simulate_fpga
+
+    for flag in ("inputs", "calibration", "trace"):
+        if getattr(options, flag) is not None:
+            raise SpecError(f"--{flag}: {options.spec} is an FPGA pipeline, to which it means nothing; leave it out")
+    if options.set:
+        raise SpecError("--set: an FPGA pipeline's spec is changed in its file")
+    network = load_network(options.network, input_shape=options.input_shape, fold_limit_bytes=TOPOLOGY_BYTES)
+    pipeline = FpgaPipeline.from_toml(options.spec)
+    report = simulate_fpga(network, pipeline, engine=options.engine, images=options.images, seed=options.seed or 0)
+    tell_warnings(report)
     if options.out is not None:
         save_report(report, options.out, command=options.command_line, figure=True)
     answer(options, text=str(report), record=report.to_json_dict())

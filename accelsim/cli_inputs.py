@@ -61,6 +61,17 @@ def timed_question(options: argparse.Namespace, network: Network) -> TimedQuesti
     return TimedQuestion(plan=place(network, accelerator, calibration=calibration), samples=samples, seed=seed)
 
 
+def is_pipeline(spec: str) -> bool:
+    """Return whether a spec is of an FPGA pipeline: a preset of one, or a file with a table [fpga]."""
+    from accelsim.timing.fpga import is_preset
+    from devices.base.toml_codec import parse_toml, read_text
+
+    if is_preset(spec):
+        return True
+    path = Path(spec)
+    return path.is_file() and "fpga" in parse_toml(read_text(path), origin=spec)
+
+
 def arrivals_of(text: str) -> str | list[float]:
     """Return `saturated` and `poisson:RATE` as they are, and the times in a file, one a line."""
     if not text.endswith(".csv"):

@@ -1,4 +1,4 @@
-"""Presets as data with sources: complete specs of accelerators in `devices/data/*.toml`, memories in `devices/data/memory/*.toml`."""
+"""Presets as data with sources in `devices/data`: accelerators, and in folders of their own memories and FPGA pipelines."""
 
 from difflib import get_close_matches
 from functools import cache
@@ -9,6 +9,7 @@ from devices.base.toml_codec import shown
 
 ACCELERATOR = "data"
 MEMORY = "data/memory"
+FPGA = "data/fpga"
 
 
 @cache

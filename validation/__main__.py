@@ -14,7 +14,7 @@ from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, agreement_table,
 def main(arguments: list[str] | None = None) -> int:
     """Make the tables; return 0 when every cell is within its bar."""
     parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
-    tables = ("agreement", "deep", "specs")
+    tables = ("agreement", "deep", "specs", "pipecnn")
     parser.add_argument("table", nargs="?", choices=tables, default=tables[0], help="which table (default agreement)")
     parser.add_argument("--out", type=Path, default=Path("docs/tables"), help="folder of the tables (default docs/tables)")
     parser.add_argument("--networks", nargs="+", help="only these of the table's networks")
@@ -22,6 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.table == "specs":
         return _specs(chosen.out, chosen.networks)
+    if chosen.table == "pipecnn":
+        return _pipecnn(chosen.out)
     name, studies = f"{chosen.table}.csv", DEEP if chosen.table == "deep" else AGREEMENT
     methods = ("sketched", "corrected") if chosen.table == "deep" else CLOSURES
     if chosen.quick:
@@ -41,6 +43,20 @@ def main(arguments: list[str] | None = None) -> int:
     for what, cells in verdict.items():
         print(f"{what}: {cells}")
     return 1 if verdict["beyond_bar"] or verdict["wrongly_valid"] else 0
+
+
+def _pipecnn(out: Path) -> int:
+    from validation.pipecnn import write_table
+
+    try:
+        rows = write_table(out / "pipecnn.csv")
+    except DataMissingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for row in rows:
+        shown = [f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in row]
+        print("  ".join(part for part in shown if part))
+    return 0
 
 
 def _specs(out: Path, networks: list[str] | None) -> int:

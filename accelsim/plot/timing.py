@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accelsim.plot.style import BLUE, SKY, VERMILION, axes_for, light_frame, short, title
+from accelsim.plot.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, axes_for, light_frame, short, title
 from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity
 
@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
     from accelsim.report.time_report import TimeReport
 
-MOST_STAGES, MOST_LAYERS = 40, 24
+MOST_STAGES, MOST_LAYERS, MOST_COLOURS = 40, 24, 7
 _TIMES = (("ps", 1e-12), ("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0))
 _ENERGIES = (("fJ", 1e-15), ("pJ", 1e-12), ("nJ", 1e-9), ("uJ", 1e-6), ("mJ", 1e-3), ("J", 1.0))
 _POWERS = (("nW", 1e-9), ("uW", 1e-6), ("mW", 1e-3), ("W", 1.0), ("kW", 1e3))
+_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, "#CC79A7", "#F0E442")
+_RATES = (("op/s", 1.0), ("kop/s", 1e3), ("Mop/s", 1e6), ("Gop/s", 1e9), ("Top/s", 1e12), ("Pop/s", 1e15))
 _SHARES = {"busy": "busy", "blocked": "no room behind", "starved": "waiting to begin"}
 
 
@@ -113,4 +115,57 @@ def plot_energy(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
     light_frame(ax, grid="x")
     total = format_quantity(report.energy_j, "joule", n_digits=3)
     title(ax, f"{total} an image, {parts[0][0]} the most", note=f"{report.provenance.network}, engine {report.engine}")
+    return ax
+
+
+def plot_layers(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+    """Draw the energy of one image by layer, the components that take most stacked."""
+    if not report.energy_j:
+        raise SpecError("plot: no part of the chip has an energy; give chip.parts some")
+    largest = sorted(report.energy_by_layer, key=lambda name: -report.energy_by_layer[name])[:MOST_LAYERS]
+    layers = [name for name in report.energy_of_layers if name in largest]
+    parts = sorted(report.energy_by_component, key=lambda name: -report.energy_by_component[name])
+    shown, others = parts[:MOST_COLOURS], parts[MOST_COLOURS:]
+    ax = axes_for(ax, height=max(2.6, 0.24 * len(layers) + 1.5))
+    symbol, unit = _unit(_ENERGIES, max(report.energy_by_layer.values()))
+    left = np.zeros(len(layers))
+    for name, colour, members in (*((p, c, [p]) for p, c in zip(shown, _COLOURS)), ("others", GREY, others)):
+        values = np.array([sum(report.energy_of_layers[layer].get(member, 0.0) for member in members) for layer in layers]) / unit
+        if values.any():
+            ax.barh(range(len(layers)), values, left=left, color=colour, label=short(name))
+        left += values
+    ax.set_yticks(range(len(layers)), [short(name) for name in layers], fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xlabel(f"energy of an image ({symbol})")
+    light_frame(ax, grid="x")
+    ax.legend(frameon=False, fontsize=8, loc="best")
+    total = format_quantity(report.energy_j, "joule", n_digits=3)
+    title(ax, f"{total} an image", note=f"{report.provenance.network}, engine {report.engine}")
+    return ax
+
+
+def plot_roofline(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+    """Draw each layer's operations a second at the interval over its operations a bit, under the roofs of arrays and buses."""
+    rows = [row for row in report.stages if row.operations and row.moved_bits and row.work_s]
+    if not rows:
+        raise SpecError("plot: no layer has both operations and bits that are moved")
+    ax = axes_for(ax)
+    symbol, unit = _unit(_RATES, report.peak_ops_hz)
+    intensity = np.array([row.operations / row.moved_bits for row in rows])
+    ax.plot(intensity, [row.operations / report.ii_s / unit for row in rows], "o", color=BLUE, label="layers, at the interval")
+    busy = [row.operations / row.work_s / unit for row in rows]
+    ax.plot(intensity, busy, "_", color=ORANGE, markersize=12, label="layers, if always busy")
+    across = np.geomspace(intensity.min() / 3, intensity.max() * 3, 50)
+    roof = np.full(len(across), report.peak_ops_hz)
+    if report.bus_bits_hz is not None:
+        roof = np.minimum(roof, across * report.bus_bits_hz)
+    ax.plot(across, roof / unit, color=VERMILION, label="all arrays in use" + ("" if report.bus_bits_hz is None else ", all buses"))
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("operations a bit moved")
+    ax.set_ylabel(symbol)
+    light_frame(ax)
+    ax.legend(frameon=False, fontsize=8, loc="best")
+    share = report.operations / report.ii_s / report.peak_ops_hz
+    title(ax, f"{100 * share:.3g} % of what the arrays in use could do", note=f"{report.provenance.network}, engine {report.engine}")
     return ax

@@ -30,6 +30,8 @@ class StageTime:
         Shares of the run: serving, without room behind it, waiting to begin. They add up to one; None from the bound.
     room_tokens, peak_tokens
         What the buffer behind it holds (None: any number), and the most that was in it.
+    operations, moved_bits
+        Of one image: operations (two a multiply-add), and bits between its arrays and the buffer.
     slack_s, critical_s
         By how much its most urgent token could be late, and how long the critical path is in it; None but from the recurrence.
     """
@@ -46,6 +48,8 @@ class StageTime:
     starved: float | None
     room_tokens: int | None
     peak_tokens: int | None
+    operations: int
+    moved_bits: int
     slack_s: float | None
     critical_s: float | None
 
@@ -61,11 +65,13 @@ class TimeReport(Report):
     ii_s, throughput_per_s
         Time between results in the second half of the run, and its inverse; with arrivals, of the whole run.
     energy_j
-        Of one inference, leakage over the run included; each `energy_by_...` sums to it.
+        Of one inference, leakage over the run included; each `energy_by_...` sums to it, and so does `energy_of_layers` (by component).
     power_w, peak_power_w
         Mean over the run; the sum over all parts while everything works, where the spec gives it.
     utilization
         Mean share of the time that arrays work, at the interval.
+    peak_ops_hz, bus_bits_hz
+        Operations a second of all arrays in use, if they had always something to do; bits a second of their tiles' buses.
     lifetime_images
         Images until cells that are written for each image wear out; None where they are not written.
     trace_edges_s, trace_power_w
@@ -87,6 +93,7 @@ class TimeReport(Report):
     energy_by_component: dict[str, float]
     energy_by_layer: dict[str, float]
     energy_by_cause: dict[str, float]
+    energy_of_layers: dict[str, dict[str, float]]
     power_w: float
     peak_power_w: float
     area_m2: float
@@ -104,6 +111,8 @@ class TimeReport(Report):
     waited_s: dict[str, float]
     stages: tuple[StageTime, ...]
     operations: int
+    peak_ops_hz: float
+    bus_bits_hz: float | None
     trace_edges_s: Array | None
     trace_power_w: Array | None
     bars: Array | None
@@ -112,9 +121,10 @@ class TimeReport(Report):
     def numbers(self) -> dict[str, Any]:
         names = (
             "engine", "images", "latency_s", "latency_quantiles", "ii_s", "throughput_per_s", "makespan_s", "energy_j",
-            "energy_by_component", "energy_by_layer", "energy_by_cause", "power_w", "peak_power_w", "area_m2", "area_by_component",
+            "energy_by_component", "energy_by_layer", "energy_by_cause", "energy_of_layers",
+            "power_w", "peak_power_w", "area_m2", "area_by_component",
             "utilization", "bottleneck", "n_arrays", "n_tiles", "n_chips", "n_rounds", "lifetime_images", "token", "n_tokens", "n_events",
-            "waited_s", "operations", "elapsed_s",
+            "waited_s", "operations", "peak_ops_hz", "bus_bits_hz", "elapsed_s",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names} | {"stages": self.to_dicts()}
 
@@ -131,8 +141,8 @@ class TimeReport(Report):
             ("energy", f"{format_quantity(self.energy_j, 'joule', n_digits=4)} an image" if self.energy_j else _NOT_KNOWN),
             ("power", f"{format_quantity(self.power_w, 'watt', n_digits=4)} on average" + self._peak()),
             ("area", f"{self.area_m2 * 1e6:.4g} mm2" if self.area_m2 else _NOT_KNOWN),
-            ("arrays", where),
-            ("arrays work", f"{percent(self.utilization, 1)} of the time"),
+            *([("arrays", where)] if self.n_arrays else []),
+            ("arrays work" if self.n_arrays else "multipliers work", f"{percent(self.utilization, 1)} of the time"),
             ("bottleneck", self.bottleneck),
             *_shares("energy", self.energy_by_component, self.energy_j),
             *((f"  waited for: {name}", _s(value)) for name, value in self.waited_s.items()),
@@ -169,10 +179,11 @@ class TimeReport(Report):
         return {}  # they are fields, and kept as such
 
     def plot(self, ax: "Axes | None" = None, *, what: str = "stages") -> "Axes":
-        """Draw `stages` (busy, blocked, starved), `gantt`, `power`, `energy` (component by layer) or `roofline`."""
+        """Draw `stages` (busy, blocked, starved), `gantt`, `power`, `energy` (by component), `layers` (energy by layer) or `roofline`."""
         from accelsim.plot import timing
 
-        drawings = {"stages": timing.plot_stages, "gantt": timing.plot_gantt, "power": timing.plot_power, "energy": timing.plot_energy}
+        drawings = {"stages": timing.plot_stages, "gantt": timing.plot_gantt, "power": timing.plot_power}
+        drawings |= {"energy": timing.plot_energy, "layers": timing.plot_layers, "roofline": timing.plot_roofline}
         if what not in drawings:
             raise SpecError(f"what: {what!r}: need {' | '.join(drawings)}")
         return drawings[what](self, ax)

@@ -56,6 +56,13 @@ class Ledger:
             groups.setdefault(key[place], []).append(entry.energy_j)
         return {name: _sum(energies) for name, energies in groups.items()}
 
+    def of_layers(self) -> dict[str, dict[str, float]]:
+        """Return the energy by layer and component."""
+        found: dict[str, dict[str, list[float]]] = {}
+        for (component, _, layer, _), entry in self.entries.items():
+            found.setdefault(layer, {}).setdefault(component, []).append(entry.energy_j)
+        return {layer: {component: _sum(energies) for component, energies in parts.items()} for layer, parts in found.items()}
+
     def times(self, n: int) -> "Ledger":
         """Return the ledger of n times as many images."""
         return Ledger(entries={key: Entry(count=n * e.count, energy_j=n * e.energy_j) for key, e in self.entries.items()})

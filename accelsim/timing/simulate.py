@@ -16,7 +16,7 @@ from accelsim.timing.des import Service, simulate_events
 from accelsim.timing.energy import Ledger, image_ledger, leakage
 from accelsim.timing.graph import PS, TokenGraph
 from accelsim.timing.grid import Ints
-from accelsim.timing.mapping import Copies, Rooms, TimedPlan, map_in_time
+from accelsim.timing.mapping import Copies, MappedStep, Rooms, TimedPlan, array_size, map_in_time, stage_ps
 from accelsim.timing.occupancy import peaks, shares
 from accelsim.timing.power import power_trace
 from accelsim.timing.recurrence import Times, recurrence
@@ -201,6 +201,7 @@ def _report(
         energy_by_component=_over(whole.by("component"), images),
         energy_by_layer=_over(whole.by("layer"), images),
         energy_by_cause=_over(whole.by("cause"), images),
+        energy_of_layers={layer: _over(parts, images) for layer, parts in whole.of_layers().items()},
         power_w=whole.total_j / (makespan_ps * PS) if makespan_ps else 0.0,
         peak_power_w=sum(sums.power_w.values()),
         area_m2=sum(sums.area_m2.values()),
@@ -218,6 +219,8 @@ def _report(
         waited_s={name: ps * PS for name, ps in waited.items() if ps},
         stages=_stages(timed, times, path, makespan_ps, images),
         operations=2 * sum(layer.operator.n_macs for layer in plan.layers),
+        peak_ops_hz=peak_ops_hz(timed),
+        bus_bits_hz=None if timed.chip.bus_bits is None else timed.chip.bus_bits * timed.chip.clock_hz * timed.n_tiles,
         trace_edges_s=None if trace is None else trace.edges_s,
         trace_power_w=None if trace is None else trace.power_w,
         bars=None if times is None else _bars(times),
@@ -292,11 +295,35 @@ def _stages(
             starved=None if part is None else part[i].starved_ps / makespan_ps,
             room_tokens=stage.room,
             peak_tokens=None if full is None else full[i],
+            operations=_operations(by_name.get(stage.name)),
+            moved_bits=_moved(by_name.get(stage.name)),
             slack_s=None if path is None else path.slack_ps[i] * PS,
             critical_s=None if path is None else path.share_ps[stage.name] * PS,
         )
         for i, stage in enumerate(timed.graph.stages)
     )
+
+
+def _operations(mapped: MappedStep | None) -> int:
+    if mapped is None:
+        return 0
+    return mapped.step.operations if mapped.step.layer is None else 2 * mapped.step.layer.operator.n_macs
+
+
+def _moved(mapped: MappedStep | None) -> int:
+    return 0 if mapped is None else mapped.actions.get("load", 0) + mapped.actions.get("store", 0)
+
+
+def peak_ops_hz(timed: TimedPlan) -> float:
+    """Return the operations a second of all arrays in use: every cell of every array in every read, all slices of inputs and weights."""
+    total = 0.0
+    for mapped in timed.steps:
+        layer = mapped.step.layer
+        if layer is not None:
+            rows, columns = array_size(layer)
+            weights = rows * columns / len(layer.site.encoding.parts)
+            total += 2.0 * weights * mapped.n_arrays / (layer.n_input_slices * stage_ps(layer, timed.chip) * PS)
+    return total
 
 
 def _bars(times: Times) -> np.ndarray:
