@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim._version import __version__
 from accelsim.cli_answers import FINE, INTERRUPTED, NO, answer, check_out
-from accelsim.cli_inputs import is_embedded, power_of, question
+from accelsim.cli_inputs import budget_of, is_embedded, question
 from accelsim.cli_terminal import TrialProgress, say
 from accelsim.report.base import SCHEMA, Report, clean, columns_table, percent
 from devices.base.errors import NetworkError, RunFolderError, SpecError
@@ -271,14 +271,15 @@ def _optimize(options: argparse.Namespace) -> int:
     from workloads.samples import load_samples
 
     check_out(options)
-    power_w = None if options.power_budget is None else power_of(options.power_budget)
-    if power_w is not None and power_w <= 0.0:
-        raise SpecError(f"--power-budget {options.power_budget!r}: need a power above 0")
+    power_w = budget_of(options.power_budget, "watt", flag="--power-budget")
+    energy_j = budget_of(options.energy_budget, "joule", flag="--energy-budget")
+    latency_s = budget_of(options.latency_budget, "second", flag="--latency-budget")
     asked = question(options)
     verify = None if options.verify is None else load_samples(options.verify, input_shape=asked.plan.network.input_shape)
     progress = TrialProgress("Monte-Carlo at the design")
     report = optimize(
-        asked.plan, asked.samples, seed=asked.seed, verify=verify, power_budget_w=power_w, mse_budget=options.mse_budget, per=options.per,
+        asked.plan, asked.samples, seed=asked.seed, verify=verify, power_budget_w=power_w, mse_budget=options.mse_budget,
+        energy_budget_j=energy_j, latency_budget_s=latency_s, per=options.per,
         yield_p=options.yield_p, adc_bits=None if options.adc_bits is None else tuple(options.adc_bits), output=options.output,
         reference=options.reference, mc_rel_error=options.rel_error,
         mc_max_trials=options.max_trials, threads=options.threads, progress=progress,

@@ -154,9 +154,14 @@ def _design(source: str, plan: Plan) -> Design:
     return design
 
 
-def power_of(text: str) -> float:
-    """Return a power budget in watts."""
+def budget_of(text: str | None, unit: str, *, flag: str) -> float | None:
+    """Return a budget in SI, above 0; None where none was given."""
+    if text is None:
+        return None
     try:
-        return parse_quantity(text, "watt")
+        value = parse_quantity(text, unit)
     except SpecError as error:
-        raise SpecError(f"--power-budget {text[:64]!r}: {error}") from None
+        raise SpecError(f"{flag} {text[:64]!r}: {error}") from None
+    if value <= 0.0:
+        raise SpecError(f"{flag} {text!r}: need more than 0")
+    return value

@@ -11,7 +11,9 @@ from devices import catalog
 from validation.networks import DataMissingError
 from validation.pipecnn import alexnet, pipecnn_table, vgg16
 
-MEASURED_MS = {"conv1": 41.557, "conv2": 33.993, "conv3": 23.057, "conv4": 17.307, "conv5": 11.631, "fc6": 14.364, "fc7": 6.433, "fc8": 1.648}
+MEASURED_MS = {
+    "conv1": 41.557, "conv2": 33.993, "conv3": 23.057, "conv4": 17.307, "conv5": 11.631, "fc6": 14.364, "fc7": 6.433, "fc8": 1.648,
+}  # fmt: skip
 """DE1-SoC, 8 x 8, batch 1: doonny/PipeCNN, documents/README.md."""
 
 

@@ -433,8 +433,8 @@ def test_specs_that_miss_something_say_what(small: Plan) -> None:
         simulate(place(network, Accelerator.preset("memse"), calibration=None))
     with pytest.raises(SpecError, match=r"drive.t_read_s: absent"):
         simulate(place(network, Accelerator.preset("memse").with_set("chip.clock_hz=1 GHz"), calibration=None))
+    spec = Accelerator.preset("memse").with_set("chip.clock_hz=1 GHz", "drive.t_read_s=1 us", "chip.columns_per_adc=8")
     with pytest.raises(SpecError, match=r"chip.t_convert_s: absent"):
-        spec = Accelerator.preset("memse").with_set("chip.clock_hz=1 GHz", "drive.t_read_s=1 us", "chip.columns_per_adc=8")
         simulate(place(network, spec, calibration=None))
     with pytest.raises(SpecError, match=r"copies: .*need layers of the network"):
         simulate(small, copies={"stemm": 2})

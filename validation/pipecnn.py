@@ -101,8 +101,9 @@ Row = dict[str, str | float]
 
 def _row(fpga: Fpga, platform: str, network: str, what: str, measured_s: float, predicted_s: float, kind: str, note: str = "") -> Row:
     return {
-        "platform": platform, "vec_size": fpga.vec_size, "lanes": fpga.lanes, "clock_mhz": fpga.clock_hz / 1e6, "network": network, "what": what,
-        "measured_ms": measured_s * 1e3, "predicted_ms": predicted_s * 1e3, "error_rel": predicted_s / measured_s - 1.0, "kind": kind,
+        "platform": platform, "vec_size": fpga.vec_size, "lanes": fpga.lanes, "clock_mhz": fpga.clock_hz / 1e6, "network": network,
+        "what": what, "measured_ms": measured_s * 1e3, "predicted_ms": predicted_s * 1e3,
+        "error_rel": predicted_s / measured_s - 1.0, "kind": kind,
         "note": note,
     }  # fmt: skip
 
@@ -125,7 +126,7 @@ def pipecnn_table() -> Iterator[Row]:
     for platform, changes, measured, network, note in (
         ("DE1-SoC (issue 37)", {}, 0.149, alexnet(), ""),
         ("DE1-SoC (FPT 2017)", {"clock_hz": 122e6}, 0.140, alexnet(), "configuration not stated: taken as 8 x 8"),
-        ("DE1-SoC (FPT 2017)", {"clock_hz": 122e6}, 1.928, vgg16(), "configuration not stated; below the least time of 8 x 8, so it was another"),
+        ("DE1-SoC (FPT 2017)", {"clock_hz": 122e6}, 1.928, vgg16(), "configuration not stated; below 8 x 8's least time: another"),
         ("DE1-SoC (issue 95)", {"vec_size": 4, "lanes": 4, "clock_hz": 139.56e6}, 0.351607, alexnet(), "built with profiling"),
         ("DE5-net (FPT 2017)", _DE5, 0.015, alexnet(), "DDR: DE1's share of the peak; fully connected layers batched 16"),
         ("DE5-net (FPT 2017)", _DE5, 0.254, vgg16(), "DDR: DE1's share of the peak; fully connected layers one by one"),

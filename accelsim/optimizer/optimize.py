@@ -50,6 +50,8 @@ def optimize(
     verify: Samples | None = None,
     power_budget_w: float | None = None,
     mse_budget: float | None = None,
+    energy_budget_j: float | None = None,
+    latency_budget_s: float | None = None,
     per: Per = "layer",
     yield_p: float | None = None,
     adc_bits: tuple[int, int] | None = None,
@@ -60,17 +62,49 @@ def optimize(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> DesignReport:
-    """Return the design with the least error within `power_budget_w`, or with the least power within `mse_budget`.
+    """Return the design with the least error within `power_budget_w` or `energy_budget_j`, or with the least power within `mse_budget`.
 
     Moves `mapping.g_used_siemens`, one a layer, a column, or one for the network, by the closed form in coefficients that
     are refreshed at each answer. Without `verify`, the last half of `samples` is held out for it. With `yield_p`, that
     share of chips meets the budget. With `adc_bits=(least, most)` the bits of each layer's ADC are chosen as well, so that
-    converters and conductances share the budget. Monte-Carlo is not run with `mc_max_trials=0`.
-    Raises SpecError for contradicting budgets; an infeasible budget is an answer with its floor, gap and levers.
+    converters and conductances share the budget. An energy budget is that of a whole inference: what the chip takes beside reading is
+    taken away first. With `latency_budget_s` an image must also be done in time. Monte-Carlo is not run with `mc_max_trials=0`.
+    Raises SpecError for contradicting budgets, InfeasibleError where the rest of the chip is beyond one; an infeasible budget is an
+    answer with its floor, gap and levers.
     """
+    check_question(plan, samples)
+    notes: tuple[str, ...] = ()
+    if energy_budget_j is not None:
+        if power_budget_w is not None or mse_budget is not None:
+            raise SpecError("need exactly one budget: power_budget_w, mse_budget or energy_budget_j")
+        power_budget_w, notes = _read_power(plan, energy_budget_j)
+    if latency_budget_s is not None:
+        from accelsim.timing.budgets import check_latency
+
+        notes = (*notes, f"an image takes {format_quantity(check_latency(plan, latency_budget_s), 'second', n_digits=4)}")
     question = _Question(power_budget_w=power_budget_w, mse_budget=mse_budget, per=per, yield_p=yield_p)
     _check(question)
-    check_question(plan, samples)
+    report = _answered(
+        plan, samples, question=question, seed=seed, verify=verify, adc_bits=adc_bits, output=output, reference=reference,
+        mc_rel_error=mc_rel_error, mc_max_trials=mc_max_trials, threads=threads, progress=progress,
+    )  # fmt: skip
+    return replace(report, notes=(*report.notes, *notes)) if notes else report
+
+
+def _read_power(plan: Plan, energy_budget_j: float) -> tuple[float, tuple[str, ...]]:
+    """Return the read power that an energy budget leaves, and what there is to say."""
+    from accelsim.timing.budgets import read_share
+
+    share = read_share(plan, energy_budget_j)
+    rest, budget = (format_quantity(energy, "joule", n_digits=4) for energy in (share.rest_j, energy_budget_j))
+    return share.read_power_w, (f"of {budget} an inference, {rest} are for what is not reading",)
+
+
+def _answered(
+    plan: Plan, samples: Samples, *, question: _Question, seed: int, verify: Samples | None, adc_bits: tuple[int, int] | None,
+    output: str | None, reference: Reference, mc_rel_error: float, mc_max_trials: int, threads: int | None, progress: Progress | None,
+) -> DesignReport:  # fmt: skip
+    """Answer a question that has been checked."""
     started = time.perf_counter()
     if verify is None:
         samples, verify = _halves(samples)
@@ -153,7 +187,9 @@ def _by_table(
 
 def _check(question: _Question) -> None:
     if (question.power_budget_w is None) == (question.mse_budget is None):
-        raise SpecError("need exactly one budget: power_budget_w (--power-budget) or mse_budget (--mse-budget)")
+        raise SpecError(
+            "need exactly one budget: power_budget_w (--power-budget), mse_budget (--mse-budget) or energy_budget_j (--energy-budget)"
+        )
     value = question.power_budget_w if question.mse_budget is None else question.mse_budget
     assert value is not None  # exactly one is given
     if not 0.0 < value < np.inf:

@@ -1,0 +1,77 @@
+"""Budgets of a whole inference as budgets of reading: what is left for the arrays when everything else has had its share.
+
+    energy of an inference = read power / rate + what the rest of the ledger takes (moves, digital units, leakage over the interval)    (1)
+
+so an energy budget is a budget of the read power that the optimizer knows. Latency does not depend on conductances: it is met, or not.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from accelsim.ledger import converter_power, inferences_per_second
+from accelsim.placement import Plan
+from accelsim.timing.bound import bound
+from accelsim.timing.energy import image_ledger, leakage
+from accelsim.timing.graph import PS
+from accelsim.timing.mapping import TimedPlan, map_in_time
+from accelsim.timing.recurrence import recurrence
+from devices.base.errors import InfeasibleError, SpecError
+from devices.base.quantity import format_quantity
+
+CONVERTERS = ("adc", "dac")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadShare:
+    """Of an energy budget: the energy of everything but reading, and the read power that is left."""
+
+    rest_j: float
+    read_power_w: float
+
+
+def rest_of(timed: TimedPlan) -> float:
+    """Return what an inference takes beside reading: what the read power counts (cells, amplifiers, converters) is left out."""
+    cells = {part.name for part in timed.chip.parts if part.cells}
+    image = image_ledger(timed)
+    counted = cells if any(part.converters for part in timed.chip.parts) else cells | set(CONVERTERS)
+    rest = sum(energy for name, energy in image.by("component").items() if name not in counted)
+    interval = bound(timed.graph).interval_ps
+    return rest + leakage(timed, None, interval, 1).total_j
+
+
+def read_share(plan: Plan, energy_budget_j: float) -> ReadShare:
+    """Return what (1) leaves for reading; InfeasibleError where the rest alone takes more."""
+    if not 0.0 < energy_budget_j < np.inf:
+        raise SpecError(f"need an energy budget above 0, got {energy_budget_j:g} J")
+    timed = map_in_time(plan)
+    rest, rate = rest_of(timed), inferences_per_second(plan)
+    inside = any(part.converters for part in timed.chip.parts)  # their energy is then in the rest, and in the read power too
+    converters = sum(sum(converter_power(plan, layer)) for layer in plan.layers) if inside else 0.0
+    left = (energy_budget_j - rest) * rate + converters
+    if left <= 0.0:
+        raise InfeasibleError(
+            f"everything but reading takes {_j(rest)} an inference, and the budget is {_j(energy_budget_j)}; give more, or make "
+            "chip.parts, leakage or the interval (mapping.replicas) smaller"
+        )
+    return ReadShare(rest_j=rest, read_power_w=left)
+
+
+def check_latency(plan: Plan, latency_budget_s: float) -> float:
+    """Return the latency of one image; InfeasibleError where it is above the budget."""
+    if not 0.0 < latency_budget_s < np.inf:
+        raise SpecError(f"need a latency budget above 0, got {latency_budget_s:g} s")
+    timed = map_in_time(plan)
+    latency = recurrence(timed.graph, np.zeros(1, np.int64)).makespan_ps * PS
+    if latency > latency_budget_s:
+        slowest = bound(timed.graph).bottleneck
+        raise InfeasibleError(
+            f"an image takes {format_quantity(latency, 'second', n_digits=4)}, and the budget is "
+            f"{format_quantity(latency_budget_s, 'second', n_digits=4)}; conductances do not change it: give {slowest!r} more copies "
+            "(mapping.replicas), or a shorter drive.t_read_s"
+        )
+    return latency
+
+
+def _j(energy_j: float) -> str:
+    return format_quantity(energy_j, "joule", n_digits=4)
