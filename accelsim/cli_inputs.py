@@ -154,6 +154,9 @@ def _design(source: str, plan: Plan) -> Design:
     return design
 
 
+BUDGETS = {"watt": "a power", "joule": "an energy", "second": "a time"}
+
+
 def budget_of(text: str | None, unit: str, *, flag: str) -> float | None:
     """Return a budget in SI, above 0; None where none was given."""
     if text is None:
@@ -163,5 +166,5 @@ def budget_of(text: str | None, unit: str, *, flag: str) -> float | None:
     except SpecError as error:
         raise SpecError(f"{flag} {text[:64]!r}: {error}") from None
     if value <= 0.0:
-        raise SpecError(f"{flag} {text!r}: need more than 0")
+        raise SpecError(f"{flag} {text!r}: need {BUDGETS[unit]} above 0")
     return value

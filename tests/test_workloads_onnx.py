@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from devices.base.errors import NetworkError, UnsupportedOperatorError
 from workloads.network import Network
-from workloads.onnx_graph import module_path
+from workloads.onnx_graph import module_path, module_scope
 from workloads.onnx_reader import load_onnx
 from workloads.onnx_survey import survey
 from workloads.operators.matrix import Conv, MatrixOperator
@@ -672,6 +672,20 @@ def test_the_arrays_of_a_network_are_read_only(tmp_path: Path) -> None:
 )
 def test_module_paths_are_read_from_node_names(node_name: str, module: str | None) -> None:
     assert module_path(node_name) == module
+
+
+@pytest.mark.parametrize(
+    ("scopes", "module"),
+    [
+        ("['', 'mlp', 'mlp.fc1', 'linear']", "mlp.fc1"), ("['', 'fc', 'linear_1']", "fc"), ("['', 'linear']", None), ("[]", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_module_scopes_are_read_from_metadata(scopes: str, module: str | None) -> None:
+    """torch's exporter transposes the weights of a Linear on sequences, whose name is lost; the metadata has its module."""
+    proto = helper.make_node("MatMul", ["x", "val_7"], ["y"], name="node_MatMul_6")
+    proto.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+    assert module_scope(proto) == module
 
 
 def test_layers_are_named_by_weight_then_module_then_number(tmp_path: Path) -> None:

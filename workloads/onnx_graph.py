@@ -1,5 +1,6 @@
 """A network while it is being read: nodes are added one by one, values are constants or activations."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -220,12 +221,27 @@ class GraphBuilder:
         return unique
 
     def _layer_name(self, call: Call) -> str | None:
-        """Return the weight's name without `.weight`, or the module path in the node's name, or None."""
+        """Return the weight's name without `.weight`, or the module path that the exporter told, or None."""
         for name in call.proto.input:
             origin = self.origins.get(name, "")
             if origin.endswith(".weight") and origin != ".weight":
                 return origin.removesuffix(".weight")
-        return module_path(call.proto.name)
+        return module_path(call.proto.name) or module_scope(call.proto)
+
+
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+"""Metadata of torch's exporter: the modules around a node, outermost first, then the node's own name."""
+
+
+def module_scope(proto: onnx.NodeProto) -> str | None:
+    """Return the innermost module in the metadata torch gives a node: `['', 'mlp', 'mlp.fc1', 'linear']` is in `mlp.fc1`."""
+    told = next((p.value for p in proto.metadata_props if p.key == NAME_SCOPES), "")
+    scopes = re.findall(r"'([^']*)'", told[:MAX_SCOPES])
+    return scopes[-2] or None if len(scopes) >= 2 else None
+
+
+MAX_SCOPES = 4096
+"""Characters of a node's metadata that are looked at."""
 
 
 def module_path(node_name: str) -> str | None:
