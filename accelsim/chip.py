@@ -79,6 +79,28 @@ class OffChip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Serial:
+    """Times of products whose steps follow one another, on tiles that layers do not share: `accelsim.timing.serial`."""
+
+    rows_at_once: int = field(metadata=about("Rows of an array that are driven at a time.", at_least=1))
+    columns_at_once: int = field(metadata=about("Columns of an array that are converted at a time.", at_least=1))
+    t_drive_s: float = field(metadata=about("Until the rows' voltages are there, for each read.", at_least=0.0))
+    t_select_s: float = field(metadata=about("Of decoders and multiplexers, for each read.", at_least=0.0))
+    word_bits: int = field(metadata=about("Bits of a buffer's word.", at_least=1))
+    t_word_s: float = field(metadata=about("Time to read or write a word.", at_least=0.0))
+    tree_bits_hz: float = field(metadata=about("Bits a second between the cores of a tile.", above=0.0))
+    link_bits_hz: float = field(metadata=about("Bits a second between tiles.", above=0.0))
+    side: int = field(metadata=about("Tiles along a side of the chip.", at_least=1))
+    t_pool_s: float = field(metadata=about("Time of a pooling unit.", at_least=0.0))
+    pool_channels: int = field(metadata=about("Channels that pooling units take at once.", at_least=1))
+    pool_taps: int = field(metadata=about("Values that a pooling unit takes at once.", at_least=1))
+    t_sum_s: float = field(metadata=about("Time of a sum of layers, without its buffer.", at_least=0.0))
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chip:
     """How arrays are grouped and how fast what is around them is."""
 
@@ -120,6 +142,9 @@ class Chip:
     )
     mesh: Mesh | None = field(default=None, metadata=about("What connects the tiles.", absent="results are there at once"))
     off_chip: OffChip | None = field(default=None, metadata=about("The way in and out.", absent="images are there at once"))
+    serial: Serial | None = field(
+        default=None, metadata=about("Times of products whose steps follow one another.", absent="the stages of a product overlap")
+    )
     parts: tuple[Part, ...] = field(default=(), metadata=about("What the chip is made of, each part under its name."))
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, agreement_table,
 def main(arguments: list[str] | None = None) -> int:
     """Make the tables; return 0 when every cell is within its bar."""
     parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
-    tables = ("agreement", "deep", "specs", "pipecnn")
+    tables = ("agreement", "deep", "specs", "pipecnn", "mnsim")
     parser.add_argument("table", nargs="?", choices=tables, default=tables[0], help="which table (default agreement)")
     parser.add_argument("--out", type=Path, default=Path("docs/tables"), help="folder of the tables (default docs/tables)")
     parser.add_argument("--networks", nargs="+", help="only these of the table's networks")
@@ -22,8 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.table == "specs":
         return _specs(chosen.out, chosen.networks)
-    if chosen.table == "pipecnn":
-        return _pipecnn(chosen.out)
+    if chosen.table in ("pipecnn", "mnsim"):
+        return _published(chosen.table, chosen.out)
     name, studies = f"{chosen.table}.csv", DEEP if chosen.table == "deep" else AGREEMENT
     methods = ("sketched", "corrected") if chosen.table == "deep" else CLOSURES
     if chosen.quick:
@@ -45,16 +46,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if verdict["beyond_bar"] or verdict["wrongly_valid"] else 0
 
 
-def _pipecnn(out: Path) -> int:
-    from validation.pipecnn import write_table
-
+def _published(table: str, out: Path) -> int:
+    """Make a table of published numbers beside ours; it is data to read, not judged here."""
+    module = import_module(f"validation.{table}")
     try:
-        rows = write_table(out / "pipecnn.csv")
+        rows = module.write_table(out / f"{table}.csv")
     except DataMissingError as error:
         print(error, file=sys.stderr)
         return 2
     for row in rows:
-        shown = [f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in row]
+        shown = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.values()]
         print("  ".join(part for part in shown if part))
     return 0
 

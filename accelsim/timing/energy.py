@@ -135,7 +135,8 @@ def _converters(chip: Chip, mapped: MappedStep, parts: list[Part]) -> Iterator[t
             raise SpecError(
                 f"chip.parts.{own}: takes energy for each {action!r}, and so does the {name}'s own conversion; leave one of them out"
             )
-        yield (name, action, mapped.step.name, "compute"), known or mapped.actions[action], model.energy_j(converter.n_bits)  # type: ignore[attr-defined]
+        count = mapped.actions[action] if chip.serial is not None else known or mapped.actions[action]
+        yield (name, action, mapped.step.name, "compute"), count, model.energy_j(converter.n_bits)  # type: ignore[attr-defined]
 
 
 def _reads(timed: TimedPlan, layer: str) -> float:

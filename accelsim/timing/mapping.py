@@ -22,6 +22,7 @@ from accelsim.timing.buffers import with_rooms
 from accelsim.timing.graph import Edge, Stage, TokenGraph, picoseconds
 from accelsim.timing.grid import Grid, Ints, Pair, needs, whole
 from accelsim.timing.mesh import Place, transfer
+from accelsim.timing.serial import SerialTimes, arrays_of, own_tiles
 from accelsim.timing.steps import Step, steps_of
 from devices.base.errors import InfeasibleError, SpecError
 from workloads.network import INPUT
@@ -93,7 +94,7 @@ def map_in_time(plan: Plan, *, copies: Copies = "given", token: int = 1, rooms: 
     steps = steps_of(plan)
     chosen = _copies(plan, chip, steps, copies)
     arrays = {step.name: _arrays(step.layer, chip) * chosen[step.name] for step in steps if step.layer is not None}
-    placed = _place(plan, chip, steps, arrays)
+    placed = _place(plan, chip, steps, arrays) if chip.serial is None else _place_apart(chip, steps, arrays)
     grids = _grids(steps, chosen, token)
     mapped = tuple(
         MappedStep(
@@ -107,8 +108,11 @@ def map_in_time(plan: Plan, *, copies: Copies = "given", token: int = 1, rooms: 
         )
         for i, step in enumerate(steps)
     )
-    graph, moved = _Builder(plan, chip, mapped, placed).graph()
-    mapped = tuple(replace(m, actions=m.actions | {"move": moved[i]} if moved[i] else m.actions) for i, m in enumerate(mapped))
+    builder = _Builder(plan, chip, mapped, placed)
+    graph, moved = builder.graph()
+    mapped = tuple(replace(m, actions=m.actions | ({"move": moved[i]} if moved[i] else {})) for i, m in enumerate(mapped))
+    if builder.serial is not None:
+        mapped = tuple(replace(m, actions=m.actions | builder.serial.actions(i)) for i, m in enumerate(mapped))
     graph, notes = with_rooms(graph, rooms, widths={m.step.name: m.grid.tokens_a_row for m in mapped})
     return TimedPlan(
         plan=plan, chip=chip, steps=mapped, graph=graph, n_tiles=placed.n_tiles, n_chips=placed.n_chips, n_rounds=placed.n_rounds,
@@ -132,6 +136,8 @@ def array_size(layer: PlacedLayer) -> Pair:
 
 def _arrays(layer: PlacedLayer, chip: Chip) -> int:
     """Return the arrays of one copy of a layer."""
+    if chip.serial is not None:
+        return arrays_of(layer)
     if chip.slices == "together":
         return layer.n_arrays
     _, columns = array_size(layer)
@@ -248,6 +254,15 @@ def _place(plan: Plan, chip: Chip, steps: tuple[Step, ...], arrays: dict[str, in
     )  # fmt: skip
 
 
+def _place_apart(chip: Chip, steps: tuple[Step, ...], arrays: dict[str, int]) -> _Placed:
+    """Give each step tiles of its own."""
+    tiles = own_tiles(chip, steps, arrays)
+    return _Placed(
+        tiles=tuple(tiles), rounds=(0,) * len(steps), shared=frozenset(), n_tiles=tiles[-1].stop, n_chips=1, n_rounds=1, written_cells=0,
+        reload_rows=(0,), reload_bits=(0,), notes=(),
+    )  # fmt: skip
+
+
 def _bits_a_cell(layer: PlacedLayer) -> int:
     mapping = layer.site.mapping
     if mapping.slice_bits:
@@ -336,6 +351,8 @@ class _Builder:
         self.grids: dict[int, Grid] = {}
         self.moved = [0] * len(steps)
         self.reload_at: dict[int, int] = {}
+        only, tiles = tuple(mapped.step for mapped in steps), list(placed.tiles)
+        self.serial = None if chip.serial is None else SerialTimes(chip, only, tiles, value_bits=self.bits)
 
     def graph(self) -> tuple[TokenGraph, list[int]]:
         """Return the graph, and the bits times links that each step's results are moved."""
@@ -344,7 +361,7 @@ class _Builder:
             self._reload(mapped.round)
             inputs = tuple(self._input(i, k) for k in range(len(mapped.step.sources)))
             self.at[i] = len(self.stages)
-            self.stages.append(self._stage(mapped, (*inputs, *self._after_reload(mapped))))
+            self.stages.append(self._stage(i, (*inputs, *self._after_reload(mapped))))
         self._close_rounds()
         return TokenGraph(stages=tuple(self.stages), resources=self.resources), self.moved
 
@@ -404,8 +421,11 @@ class _Builder:
         )
         return len(self.stages) - 1
 
-    def _stage(self, mapped: MappedStep, inputs: tuple[Edge, ...]) -> Stage:
+    def _stage(self, i: int, inputs: tuple[Edge, ...]) -> Stage:
+        mapped = self.steps[i]
         step, layer = mapped.step, mapped.step.layer
+        if self.serial is not None:
+            return Stage(name=step.name, layer=step.name, service_ps=self.serial.service_ps(i, mapped.grid), inputs=inputs)
         if layer is None:
             return Stage(name=step.name, layer=step.name, service_ps=self._digital(mapped), inputs=inputs)
         t = stage_ps(layer, self.chip)

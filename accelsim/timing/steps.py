@@ -5,7 +5,7 @@ their own. A step reads its sources through a reach (which pixels), or needs all
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,8 +39,8 @@ class Step:
 
     Parameters
     ----------
-    name, kind
-        The node's name, and its operator's.
+    name, operator
+        The node's name, and what it does.
     layer
         The placed layer; None for digital steps.
     size, channels
@@ -52,7 +52,7 @@ class Step:
     """
 
     name: str
-    kind: str
+    operator: Operator
     layer: PlacedLayer | None
     size: Pair
     channels: int
@@ -93,8 +93,6 @@ def _mixes_pixels(operator: Operator, shape: Shape) -> bool:
 
 
 def _with_operations(step: Step, n: int) -> Step:
-    from dataclasses import replace
-
     return replace(step, operations=step.operations + n)
 
 
@@ -111,7 +109,7 @@ def _step(graph: Network, node: Node, layer: PlacedLayer | None, made_by: dict[i
         sources.append(Source(step=source, reach=reach))
     return Step(
         name=node.name,
-        kind=node.operator.kind,
+        operator=node.operator,
         layer=layer,
         size=size,
         channels=math.prod(node.shape) // (size[0] * size[1]),
