@@ -13,8 +13,9 @@ from accelsim._version import __version__
 from accelsim.cli_answers import FINE, INTERRUPTED, NO, answer, check_out
 from accelsim.cli_inputs import budget_of, is_embedded, question
 from accelsim.cli_terminal import TrialProgress, say
-from accelsim.report.base import SCHEMA, Report, clean, columns_table, percent
+from accelsim.report.base import SCHEMA, Report, clean, columns_table
 from devices.base.errors import NetworkError, RunFolderError, SpecError
+from devices.base.quantity import percent
 from workloads.zoo import embedded_path
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from accelsim.optimizer.optimize import optimize
 from accelsim.placement import Plan, place
 from accelsim.plot.weights import save_weights
 from accelsim.prediction.predict import predict
-from accelsim.report.base import Report, percent
+from accelsim.report.base import Report
 from accelsim.report.design_report import DesignReport
 from accelsim.report.records import INTERACTION, Agreement, ErrorReport, TrialReport
 from accelsim.report.run_folder import new_folder, write_runs
 from accelsim.sampling.monte_carlo import monte_carlo
-from devices.base.quantity import format_quantity
+from devices.base.quantity import format_quantity, percent
 from workloads.samples import Samples
 from workloads.zoo import load_embedded
 

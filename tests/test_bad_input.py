@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from accelsim import Accelerator, SpecError
 from accelsim.cli import main
-from accelsim.report.base import percent
+from devices.base.quantity import percent
 from workloads.samples import DAMAGED
 
 ROOT = Path(__file__).parents[1]

@@ -5,18 +5,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accelsim.plot.error import ErrorParts, Trials
 from accelsim.plot.style import BLUE, SKY, VERMILION, axes_for, light_frame, title
-from accelsim.report.base import percent
 from devices.base.errors import SpecError
+from devices.base.quantity import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from accelsim.report.records import ErrorReport, TrialReport
-
 
 def plot_agreement(
-    error_rel: Sequence[float], predictions: "Sequence[ErrorReport]", trials: "Sequence[TrialReport]", ax: "Axes | None" = None
+    error_rel: Sequence[float], predictions: Sequence[ErrorParts], trials: Sequence[Trials], ax: "Axes | None" = None
 ) -> "Axes":
     """Draw predicted and sampled MSE over the noise on logarithmic axes; a prediction that calls itself not valid is hollow.
 
@@ -43,7 +42,7 @@ def plot_agreement(
     return ax
 
 
-def _note(predictions: "Sequence[ErrorReport]", trials: "Sequence[TrialReport]") -> str:
+def _note(predictions: Sequence[ErrorParts], trials: Sequence[Trials]) -> str:
     refused = sum(not report.valid for report in predictions)
     outside = [abs(p.mse / t.mse - 1.0) for p, t in zip(predictions, trials) if p.valid and t.mse > 0.0]
     if not refused:
@@ -51,7 +50,7 @@ def _note(predictions: "Sequence[ErrorReport]", trials: "Sequence[TrialReport]")
     return f"{refused} of {len(predictions)} call themselves not valid; the others are within {percent(max(outside, default=0.0), 1)}"
 
 
-def _draw_predictions(ax: "Axes", noise: np.ndarray, predictions: "Sequence[ErrorReport]") -> None:
+def _draw_predictions(ax: "Axes", noise: np.ndarray, predictions: Sequence[ErrorParts]) -> None:
     mse = np.array([report.mse for report in predictions])
     valid = np.array([report.valid for report in predictions])
     ax.plot(noise, mse, color=BLUE, linewidth=1.5, zorder=2)
@@ -62,7 +61,7 @@ def _draw_predictions(ax: "Axes", noise: np.ndarray, predictions: "Sequence[Erro
         ax.plot(noise[~valid], mse[~valid], "o", color=BLUE, markersize=11, label=label, zorder=3, markerfacecolor=hollow)
 
 
-def _draw_trials(ax: "Axes", noise: np.ndarray, trials: "Sequence[TrialReport]") -> None:
+def _draw_trials(ax: "Axes", noise: np.ndarray, trials: Sequence[Trials]) -> None:
     mse = np.array([report.mse for report in trials])
     below = np.array([report.mse - report.ci_low for report in trials])
     above = np.array([report.ci_high - report.mse for report in trials])

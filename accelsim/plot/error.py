@@ -1,22 +1,65 @@
 """Where the error comes from, and how it spreads over chips."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from accelsim.plot.style import BLUE, GREEN, GREY, ORANGE, VERMILION, axes_for, light_frame, short, title
-from accelsim.report.base import percent
+from accelsim.plot.style import BLUE, GREEN, GREY, ORANGE, VERMILION, Source, axes_for, light_frame, short, title
+from devices.base.quantity import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from accelsim.report.records import ErrorReport, TrialReport
 
 MAX_BARS = 20
 _INTERACTION = "interaction"
 
 
-def plot_error_report(report: "ErrorReport", ax: "Axes | None" = None) -> "Axes":
+class ErrorParts(Protocol):
+    """What pictures read of a predicted error."""
+
+    @property
+    def provenance(self) -> Source: ...
+    @property
+    def mse(self) -> float: ...
+    @property
+    def mse_rel(self) -> float: ...
+    @property
+    def by_layer(self) -> Mapping[str, float]: ...
+    @property
+    def by_cause(self) -> Mapping[str, float]: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def valid(self) -> bool: ...
+
+
+class Trials(Protocol):
+    """What pictures read of a sampled error."""
+
+    @property
+    def provenance(self) -> Source: ...
+    @property
+    def losses(self) -> np.ndarray: ...
+    @property
+    def mse(self) -> float: ...
+    @property
+    def ci_low(self) -> float: ...
+    @property
+    def ci_high(self) -> float: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def mse_chip_quantiles(self) -> Mapping[str, float]: ...
+    @property
+    def n_trials(self) -> int: ...
+    @property
+    def n_inputs(self) -> int: ...
+    @property
+    def stopped_by(self) -> str: ...
+
+
+def plot_error_report(report: ErrorParts, ax: "Axes | None" = None) -> "Axes":
     """Draw the MSE with only one cause or one layer on, as horizontal bars, with its share of the total."""
     causes, layers = _parts(report.by_cause), _parts(report.by_layer)
     bars = [*((f"cause: {name}", value, ORANGE) for name, value in causes), *((name, value, BLUE) for name, value in layers)]
@@ -35,7 +78,7 @@ def plot_error_report(report: "ErrorReport", ax: "Axes | None" = None) -> "Axes"
     return ax
 
 
-def _parts(by_name: dict[str, float]) -> list[tuple[str, float]]:
+def _parts(by_name: Mapping[str, float]) -> list[tuple[str, float]]:
     """Return the sources from large to small, the smallest summed up, the interaction last."""
     named = sorted(((n, v) for n, v in by_name.items() if n != _INTERACTION), key=lambda part: -part[1])
     shown, rest = named[:MAX_BARS], named[MAX_BARS:]
@@ -54,7 +97,7 @@ def _label_shares(ax: "Axes", values: np.ndarray, total: float) -> None:
     ax.set_xlim(min(1.15 * float(np.min(values, initial=0.0)), 0.0), max(float(np.max(values, initial=0.0)), 0.0) + 0.16 * span)
 
 
-def _error_title(report: "ErrorReport") -> str:
+def _error_title(report: ErrorParts) -> str:
     layers = _parts(report.by_layer)
     named = [(n, v) for n, v in layers if n != _INTERACTION]
     if not named or report.mse <= 0.0:
@@ -63,14 +106,14 @@ def _error_title(report: "ErrorReport") -> str:
     return f"{short(name)} alone makes {percent(value / report.mse, 0)} of the error"
 
 
-def _error_note(report: "ErrorReport") -> str:
+def _error_note(report: ErrorParts) -> str:
     verdict = "valid" if report.valid else "NOT valid"
     return (
         f"{report.provenance.network}: MSE {report.mse:.3g}, {percent(report.mse_rel)} of the outputs' variance; {report.method}, {verdict}"
     )
 
 
-def plot_trial_report(report: "TrialReport", ax: "Axes | None" = None) -> "Axes":
+def plot_trial_report(report: Trials, ax: "Axes | None" = None) -> "Axes":
     """Draw the MSE of each sampled chip as a histogram, with the mean and its interval."""
     ax = axes_for(ax)
     losses = report.losses[np.isfinite(report.losses)]
@@ -89,7 +132,7 @@ def plot_trial_report(report: "TrialReport", ax: "Axes | None" = None) -> "Axes"
     return ax
 
 
-def _mark_quantiles(ax: "Axes", quantiles: dict[str, float]) -> None:
+def _mark_quantiles(ax: "Axes", quantiles: Mapping[str, float]) -> None:
     low, high = quantiles.get("0.05", np.nan), quantiles.get("0.95", np.nan)
     if np.isfinite(low) and np.isfinite(high):
         label = "5 % and 95 % of chips"

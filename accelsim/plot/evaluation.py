@@ -1,21 +1,34 @@
 """One picture of where error, energy and time of a design are."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from accelsim.plot.error import ErrorParts
 from accelsim.plot.style import BLUE, GREEN, ORANGE, axes_for, light_frame, short, title
+from accelsim.plot.timing import Run
 from devices.base.quantity import format_quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from accelsim.report.evaluation import Evaluation
-
 MOST_LAYERS = 30
 
 
-def plot_evaluation(report: "Evaluation", ax: "Axes | None" = None) -> "Axes":
+class ErrorAndTime(Protocol):
+    """What the picture reads of an evaluation."""
+
+    @property
+    def error(self) -> ErrorParts: ...
+    @property
+    def time(self) -> Run: ...
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return one record a layer, with `stage`, `mse`, `energy_j` and `work_s`."""
+        ...
+
+
+def plot_evaluation(report: ErrorAndTime, ax: "Axes | None" = None) -> "Axes":
     """Draw each layer's share of the error, the energy and the work of one image."""
     rows = report.to_dicts()[:MOST_LAYERS]
     ax = axes_for(ax, height=max(3.0, 0.42 * len(rows) + 1.4))

@@ -12,8 +12,6 @@ from devices.base.quantity import format_quantity
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from accelsim.report.design_report import DesignReport
-
 Point: TypeAlias = tuple[float, float]
 """Power in watts, MSE."""
 _SCALES = (("pW", 1e-12), ("nW", 1e-9), ("uW", 1e-6), ("mW", 1e-3), ("W", 1.0))
@@ -74,26 +72,3 @@ def _heading(chosen: Point | None, baseline: Point | None) -> str:
     if abs(chosen[0] / baseline[0] - 1.0) < 0.01:
         return f"{text}, {100 * (1 - chosen[1] / baseline[1]):.0f} % less error than the best common scale"
     return f"{text}, {100 * (1 - chosen[0] / baseline[0]):.0f} % less power than the best common scale"
-
-
-def _budget(report: "DesignReport") -> str:
-    if report.power_budget_w is not None:
-        return f"read power at most {format_quantity(report.power_budget_w, 'watt', n_digits=4)}"
-    return f"MSE at most {report.mse_budget:.4g}"
-
-
-def plot_design_report(report: "DesignReport", ax: "Axes | None" = None) -> "Axes":
-    """Draw the trade-off of an optimum: its curve, the design, the best common scale and the budget."""
-    base = report.baseline
-    with_baseline = base is not None and base.read_power_w is not None and base.mse is not None
-    return plot_pareto(
-        [point["read_power_w"] for point in report.pareto],
-        [point["mse"] for point in report.pareto],
-        chosen=None if report.read_power_w is None or report.mse is None else (report.read_power_w, report.mse),
-        baseline=(base.read_power_w, base.mse) if with_baseline else None,  # type: ignore[union-attr,arg-type]
-        budget_w=report.power_budget_w,
-        mse_budget=report.mse_budget,
-        heading="" if report.feasible else "No design meets the budget",
-        note=f"{report.provenance.network}, scales per {report.per}, {_budget(report)}",
-        ax=ax,
-    )

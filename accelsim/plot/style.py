@@ -1,6 +1,6 @@
 """What all pictures share: colours that colour-blind readers can tell apart, and where axes come from."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,13 @@ if TYPE_CHECKING:
 # Okabe and Ito, "Color Universal Design", 2008
 BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#7F7F7F"
 MAX_NAME = 32
+
+
+class Source(Protocol):
+    """Where an answer comes from, as far as pictures tell it."""
+
+    @property
+    def network(self) -> str: ...
 
 
 def axes_for(ax: "Axes | None", *, width: float = 7.0, height: float = 4.2) -> "Axes":

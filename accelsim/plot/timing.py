@@ -1,17 +1,16 @@
 """Pictures of a run in time: what stages did, when, with what power, and where the energy went."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from accelsim.plot.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, axes_for, light_frame, short, title
+from accelsim.plot.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, Source, axes_for, light_frame, short, title
 from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from accelsim.report.time_report import TimeReport
 
 MOST_STAGES, MOST_LAYERS, MOST_COLOURS = 40, 24, 7
 _TIMES = (("ps", 1e-12), ("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0))
@@ -22,12 +21,74 @@ _RATES = (("op/s", 1.0), ("kop/s", 1e3), ("Mop/s", 1e6), ("Gop/s", 1e9), ("Top/s
 _SHARES = {"busy": "busy", "blocked": "no room behind", "starved": "waiting to begin"}
 
 
+class Stage(Protocol):
+    """What pictures read of a stage."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def work_s(self) -> float: ...
+    @property
+    def busy(self) -> float: ...
+    @property
+    def blocked(self) -> float | None: ...
+    @property
+    def starved(self) -> float | None: ...
+    @property
+    def operations(self) -> int: ...
+    @property
+    def moved_bits(self) -> int: ...
+
+
+class Run(Protocol):
+    """What pictures read of a run in time."""
+
+    @property
+    def provenance(self) -> Source: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def images(self) -> int: ...
+    @property
+    def stages(self) -> Sequence[Stage]: ...
+    @property
+    def bottleneck(self) -> str: ...
+    @property
+    def latency_s(self) -> float: ...
+    @property
+    def ii_s(self) -> float: ...
+    @property
+    def makespan_s(self) -> float: ...
+    @property
+    def energy_j(self) -> float: ...
+    @property
+    def energy_by_component(self) -> Mapping[str, float]: ...
+    @property
+    def energy_by_layer(self) -> Mapping[str, float]: ...
+    @property
+    def energy_of_layers(self) -> Mapping[str, Mapping[str, float]]: ...
+    @property
+    def power_w(self) -> float: ...
+    @property
+    def operations(self) -> int: ...
+    @property
+    def peak_ops_hz(self) -> float: ...
+    @property
+    def bus_bits_hz(self) -> float | None: ...
+    @property
+    def trace_edges_s(self) -> np.ndarray | None: ...
+    @property
+    def trace_power_w(self) -> np.ndarray | None: ...
+    @property
+    def bars(self) -> np.ndarray | None: ...
+
+
 def _unit(units: tuple[tuple[str, float], ...], largest: float) -> tuple[str, float]:
     fitting = [unit for unit in units if unit[1] <= largest]
     return fitting[-1] if fitting else units[0]
 
 
-def plot_stages(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+def plot_stages(report: Run, ax: "Axes | None" = None) -> "Axes":
     """Draw the shares of the run of the stages that work longest: serving, without room, waiting to begin."""
     rows = [row for row in report.stages if row.work_s > 0.0]
     kept = {row.stage for row in sorted(rows, key=lambda row: -row.work_s)[:MOST_STAGES]}
@@ -50,13 +111,13 @@ def plot_stages(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
     return ax
 
 
-def _note(report: "TimeReport", shown: int) -> str:
+def _note(report: Run, shown: int) -> str:
     working = sum(row.work_s > 0.0 for row in report.stages)
     of = "" if shown == working else f", the {shown} that work longest of {working} stages"
     return f"{report.provenance.network}, {report.images} images, engine {report.engine}{of}"
 
 
-def plot_gantt(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+def plot_gantt(report: Run, ax: "Axes | None" = None) -> "Axes":
     """Draw when stages work: bars of at most 2,000 groups of tokens."""
     if report.bars is None:
         raise SpecError('plot: the bound knows no times of tokens; simulate with engine="recurrence" or "des"')
@@ -77,7 +138,7 @@ def plot_gantt(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
     return ax
 
 
-def plot_power(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+def plot_power(report: Run, ax: "Axes | None" = None) -> "Axes":
     """Draw power over time; the area under it is the energy of the run."""
     if report.trace_power_w is None or report.trace_edges_s is None:
         raise SpecError('plot: the bound knows no power over time; simulate with engine="recurrence" or "des"')
@@ -97,7 +158,7 @@ def plot_power(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
     return ax
 
 
-def plot_energy(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+def plot_energy(report: Run, ax: "Axes | None" = None) -> "Axes":
     """Draw the energy of one image by component."""
     if not report.energy_j:
         raise SpecError("plot: no part of the chip has an energy; give chip.parts some")
@@ -118,7 +179,7 @@ def plot_energy(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
     return ax
 
 
-def plot_layers(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+def plot_layers(report: Run, ax: "Axes | None" = None) -> "Axes":
     """Draw the energy of one image by layer, the components that take most stacked."""
     if not report.energy_j:
         raise SpecError("plot: no part of the chip has an energy; give chip.parts some")
@@ -144,7 +205,7 @@ def plot_layers(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
     return ax
 
 
-def plot_roofline(report: "TimeReport", ax: "Axes | None" = None) -> "Axes":
+def plot_roofline(report: Run, ax: "Axes | None" = None) -> "Axes":
     """Draw each layer's operations a second at the interval over its operations a bit, under the roofs of arrays and buses."""
     rows = [row for row in report.stages if row.operations and row.moved_bits and row.work_s]
     if not rows:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from accelsim._version import __version__
+from devices.base.quantity import percent as percent  # kept under its old name until every importer has moved
 
 if TYPE_CHECKING:
     import pandas
@@ -135,11 +136,3 @@ def clean(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def percent(value: float | None, digits: int = 2) -> str:
-    """Return a share as a percentage, or a dash."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    rounded = round(100 * value, digits) + 0.0  # -0.0 becomes 0.0
-    return f"{rounded:.{digits}f} %"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from accelsim.design import Design
-from accelsim.report.base import Provenance, Report, percent
+from accelsim.report.base import Provenance, Report
 from accelsim.report.records import TrialReport
-from devices.base.quantity import format_quantity
+from devices.base.quantity import format_quantity, percent
 from workloads.operators.base import Array
 
 if TYPE_CHECKING:
@@ -222,9 +222,20 @@ class DesignReport(Report):
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw the Pareto curve with the design and the best common scale."""
-        from accelsim.plot.pareto import plot_design_report
+        from accelsim.plot.pareto import plot_pareto
 
-        return plot_design_report(self, ax)
+        base = self.baseline
+        return plot_pareto(
+            [point["read_power_w"] for point in self.pareto],
+            [point["mse"] for point in self.pareto],
+            chosen=None if self.read_power_w is None or self.mse is None else (self.read_power_w, self.mse),
+            baseline=None if base is None or base.read_power_w is None or base.mse is None else (base.read_power_w, base.mse),
+            budget_w=self.power_budget_w,
+            mse_budget=self.mse_budget,
+            heading="" if self.feasible else "No design meets the budget",
+            note=f"{self.provenance.network}, scales per {self.per}, {self.budget}",
+            ax=ax,
+        )
 
     __repr__ = Report.__str__
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from accelsim.report.base import Provenance, Report, percent
+from accelsim.report.base import Provenance, Report
 from accelsim.report.records import ErrorReport
 from accelsim.report.time_report import TimeReport
-from devices.base.quantity import format_quantity
+from devices.base.quantity import format_quantity, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from accelsim.report.base import Provenance, Report, columns_table, percent
-from devices.base.quantity import format_quantity
+from accelsim.report.base import Provenance, Report, columns_table
+from devices.base.quantity import format_quantity, percent
 from workloads.operators.base import Array
 
 if TYPE_CHECKING:

@@ -156,3 +156,11 @@ def _digits(decimal: Decimal) -> str:
 def _plain(value: float) -> str:
     text = repr(value + 0.0)
     return text.removesuffix(".0")
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Return a share as a percentage, or a dash."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    rounded = round(100 * value, digits) + 0.0  # -0.0 becomes 0.0
+    return f"{rounded:.{digits}f} %"
