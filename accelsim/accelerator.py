@@ -31,7 +31,7 @@ from devices.base.toml_codec import (
     value_text,
     write_lines,
 )
-from devices.law import CellLaw, ConverterLaw, ReadLaw
+from devices.law import CellLaw, ConductionLaw, ConverterLaw, ReadLaw
 from devices.weight_encoding import Encoding
 from devices.writing import WriteVerify
 
@@ -68,6 +68,12 @@ def _slow_laws() -> dict[str, type]:
     from devices.low_frequency_noise import LOW_FREQUENCY_LAWS
 
     return dict(LOW_FREQUENCY_LAWS)
+
+
+def _conduction_laws() -> dict[str, type]:
+    from devices.conduction import CONDUCTION_LAWS
+
+    return dict(CONDUCTION_LAWS)
 
 
 def _converters() -> dict[str, type]:
@@ -137,6 +143,10 @@ class Cell:
     read_noise: ReadLaw | None = field(
         default=None,
         metadata=about("What is added afresh at each read.", absent="no noise", kinds=_read_laws, docs=_READ_NOISE),
+    )
+    conduction: ConductionLaw | None = field(
+        default=None,
+        metadata=about("How the current goes with the voltage.", absent="in proportion to it", kinds=_conduction_laws),
     )
 
     def __post_init__(self) -> None:

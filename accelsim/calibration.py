@@ -49,8 +49,8 @@ class Signal:
 
 
 def needs_path(local: Accelerator) -> bool:
-    """Whether values meet a converter on their way."""
-    return local.drive.dac is not None or local.sense.adc is not None
+    """Whether values meet a converter on their way, or cells that conduct non-linearly."""
+    return local.drive.dac is not None or local.sense.adc is not None or local.cell.conduction is not None
 
 
 def input_path(site: ArraySite, local: Accelerator, inputs: Signal) -> DataPath:
@@ -75,6 +75,7 @@ def input_path(site: ArraySite, local: Accelerator, inputs: Signal) -> DataPath:
         digits=digits,
         adcs=(),
         blocks=blocks_of(site.operator, None if size is None else size.n_rows),
+        conduction=site.conducting(),
     )
 
 

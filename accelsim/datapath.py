@@ -14,6 +14,9 @@ Over programmings the partial sums are Gaussian, N(m, v), to first order. A conv
 mean and gain, and a remainder that does not follow its input, taken to be independent from conversion to conversion:
 
     E y = sum k_s h_t E ADC(z),     rest = sum (k_s h_t)^2 (Var ADC(z) - gain^2 v)                                 (3)
+
+Where cells conduct non-linearly (`accelsim.conducting`), a partial sum has one product a term of the current, the weights of the terms
+standing one after the other: those of the conductances slice by slice, then those of the second term, and so on.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from accelsim.conducting import Conducting
 from devices.law import SignalOperator
 from workloads.operators.base import Array
 from workloads.operators.matrix import Conv, ConvTranspose, MatrixOperator
@@ -135,6 +139,8 @@ class DataPath:
         One a weight slice; empty for ideal ones.
     blocks
         Row blocks.
+    conduction
+        None for ohmic cells.
     """
 
     operator: MatrixOperator
@@ -146,6 +152,7 @@ class DataPath:
     digits: InputDigits | None
     adcs: tuple[SignalOperator, ...]
     blocks: tuple[Block, ...]
+    conduction: Conducting | None = None
 
     @property
     def n_reads(self) -> int:
@@ -159,15 +166,64 @@ class DataPath:
     def activity(self, x: Array) -> Array:
         """Return `row_activity` of what rows are driven with, over all reads: each slice is driven over the full voltage."""
         driven = self.driven(x)
-        if self.digits is None:
+        if self.digits is None and self.conduction is None:
             return self.operator.row_activity(driven)
-        return np.sum([self.operator.row_activity(part * np.float32(self.x_span)) for _, part in self.digits.split(driven)], axis=0)
+        draws = (lambda u: u) if self.conduction is None else self.conduction.power_drive
+        return np.sum([self.operator.row_activity(draws(part) * np.float32(self.x_span)) for _, part in self._drives(driven)], axis=0)
+
+    def _drives(self, driven: Array) -> Iterator[tuple[float, Array]]:
+        """Yield the value of each read's full drive, and the relative drives, in -1..1 where inputs are as calibrated."""
+        if self.digits is None:
+            yield self.x_span, driven * np.asarray(1.0 / self.x_span, driven.dtype)
+        else:
+            yield from self.digits.split(driven)
+
+    def _through_cells(self, driven: Array, drive: Callable[[Array], Array]) -> Array:
+        """Return the input that ohmic cells would need, for what cells make of the relative drive of each read."""
+        total = np.zeros_like(driven)
+        for value, part in self._drives(driven):
+            total += np.asarray(value, driven.dtype) * drive(part)
+        return total
+
+    def error_drive(self, driven: Array) -> Array:
+        """Return what errors of the weights meet, for inputs that rows are driven with."""
+        return driven if self.conduction is None else self._through_cells(driven, self.conduction.error_drive)
+
+    def current_drive(self, x: Array) -> Array:
+        """Return the inputs at which ohmic cells would conduct as much as the layer's do."""
+        return x if self.conduction is None else self._through_cells(self.driven(x), self.conduction.current_drive)
+
+    def ohmic(self) -> "DataPath":
+        """Return the same way with cells that conduct in proportion to the voltage."""
+        return replace(self, conduction=None)
+
+    def local_terms(self, slices: Slices, driven: Array) -> list[tuple[Array, Array]]:
+        """Return, for cells that conduct non-linearly, the weights of each term and what small changes of the inputs count there.
+
+        Inputs in digits have no slope; they count what they make of the whole input.
+        """
+        assert self.conduction is not None  # the caller has looked
+        if self.digits is None:
+            slopes = self.conduction.read.shape_slopes(driven * np.asarray(1.0 / self.x_span, driven.dtype))
+        else:
+            seen = [self._through_cells(driven, lambda u, k=k: self.conduction.shapes(u)[k]) for k in range(self.n_terms)]  # type: ignore[misc,union-attr]
+            slopes = tuple(np.divide(s, driven, out=np.ones_like(driven), where=driven != 0.0) for s in seen)
+        return [(self._of_term(slices, k), slope) for k, slope in enumerate(slopes)]
+
+    @property
+    def n_terms(self) -> int:
+        """Products that a partial sum is made of."""
+        return 1 if self.conduction is None else self.conduction.read.n_terms
+
+    def _of_term(self, slices: Slices, k: int) -> Array:
+        n = len(self.gains)
+        return total_of(slices[k * n : (k + 1) * n])
 
     def run(self, slices: Slices, x: Array, *, read: Slices | None = None, fresh: Fresh | None = None) -> Array:
         """Return y of (2) for stored weights; `read` are variances of each slice's weights at one read, with `fresh` normals."""
         driven = self.driven(x)
         if not self.adcs:
-            y = self.operator.multiply(total_of(slices), driven)
+            y = self._unconverted(slices, driven)
             return y if read is None or fresh is None else y + self._read_noise(total_of(read), driven, fresh)
         noise = None if read is None else self._squares(read)
         total: Array | None = None
@@ -182,6 +238,18 @@ class DataPath:
         assert total is not None  # there is at least one block, slice and digit
         return total * self._by_column(self.w_span, total)
 
+    def _unconverted(self, slices: Slices, driven: Array) -> Array:
+        """Return y of (2) where any current is known."""
+        if self.conduction is None:
+            return self.operator.multiply(self._of_term(slices, 0), driven)
+        total: Array | None = None
+        for value, part in self._drives(driven):
+            for k, shape in enumerate(self.conduction.shapes(part)):
+                y = self.operator.multiply(self._of_term(slices, k), shape * np.asarray(value, shape.dtype))
+                total = y if total is None else total + y
+        assert total is not None  # there is at least one read
+        return total
+
     def _read_noise(self, variance: Array, driven: Array, fresh: Fresh) -> Array:
         spread = self.read_spread(variance, driven)
         return np.sqrt(spread, out=spread) * fresh(0, spread.shape)
@@ -189,17 +257,18 @@ class DataPath:
     def read_spread(self, variance: Array, driven: Array) -> Array:
         """Return the variance of y for a variance of the weights at one read, which is fresh for each input slice."""
         if self.digits is None:
-            return self.operator.multiply(variance, driven * driven)
+            seen = self.error_drive(driven)
+            return self.operator.multiply(variance, seen * seen)
         squares = np.zeros_like(driven)
         for weight, part in self.digits.split(driven):
-            squares += (np.float32(weight) * part) ** 2
+            squares += (np.float32(weight) * (part if self.conduction is None else self.conduction.error_drive(part))) ** 2
         return self.operator.multiply(variance, squares)
 
     def moments(self, slices: Slices, variances: Slices, x: Array, *, read: Slices | None = None) -> tuple[Array, Array]:
         """Return E y and the rest of (3), for slices of weights with means and variances."""
         driven = self.driven(x)
         if not self.adcs:
-            y = self.operator.multiply(total_of(slices), driven)
+            y = self._unconverted(slices, driven)
             return y, np.zeros_like(y)
         spreads = self._squares(tuple(v + r for v, r in zip(variances, read)) if read is not None else variances)
         total, rest = np.zeros(()), np.zeros(())
@@ -224,23 +293,38 @@ class DataPath:
                 yield s, base
 
     def _partial_sums(self, units: Slices, driven: Array) -> Iterator[tuple[float, int, Array, Array | None, Array, Block]]:
-        """Yield the weight of each conversion, its slice, its signal z, what is taken away from it, the block's inputs and the block."""
-        parts = [(self.x_span, driven * np.asarray(1.0 / self.x_span, driven.dtype))] if self.digits is None else self.digits.split(driven)
-        for value, part in parts:
+        """Yield the weight of each conversion, its slice, its signal z, what is taken away from it, what errors meet, and the block."""
+        n = len(self.gains)
+        for value, part in self._drives(driven):
             for block in self.blocks:
                 xs = np.ascontiguousarray(part[block.channels])
-                ones = None if self.offset is None else block.operator.multiply(block.weights(np.ones_like(units[0])), xs)
-                for s, (unit, gain) in enumerate(zip(units, self.gains)):
-                    z = block.operator.multiply(block.weights(unit), xs)
+                shapes = (xs,) if self.conduction is None else self.conduction.shapes(xs)
+                seen = xs if self.conduction is None else self.conduction.error_drive(xs)
+                ones = [] if self.offset is None else [block.operator.multiply(block.weights(np.ones_like(units[0])), h) for h in shapes]
+                for s, gain in enumerate(self.gains):
+                    z = block.operator.multiply(block.weights(units[s]), shapes[0])
+                    for k in range(1, len(shapes)):
+                        z = z + block.operator.multiply(block.weights(units[k * n + s]), shapes[k])
                     base = None
-                    if self.offset is not None and ones is not None:
-                        base = self._by_column(self.offset[s], z) * ones
+                    if ones:
+                        base = self._by_column(self._zero(0, s), z) * ones[0]
+                        for k in range(1, len(ones)):
+                            base = base + self._by_column(self._zero(k, s), z) * ones[k]
                         z = z + base
-                    yield value * gain, s, z, base, xs, block
+                    yield value * gain, s, z, base, seen, block
+
+    def _zero(self, k: int, s: int) -> Array:
+        """Return what the zero of slice s conducts by term k, over the span."""
+        assert self.offset is not None  # the caller has looked
+        if k == 0:
+            return np.asarray(self.offset[s])
+        assert self.conduction is not None  # there is a second term
+        assert self.conduction.zeros is not None
+        return np.asarray(self.conduction.zeros[k, s])
 
     def _units(self, slices: Slices) -> Slices:
         """Return weights in full scales: what they conduct over the span."""
-        return tuple(w / self._over(gain).astype(w.dtype) for w, gain in zip(slices, self.gains))
+        return tuple(w / self._over(gain).astype(w.dtype) for w, gain in zip(slices, self.gains * self.n_terms))
 
     def _squares(self, variances: Slices) -> Slices:
         return tuple((v / self._over(gain) ** 2).astype(np.float32) for v, gain in zip(variances, self.gains))

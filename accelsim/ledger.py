@@ -136,8 +136,9 @@ def squared_currents(
     sums = {layer.name: np.zeros(layer.operator.n_columns) for layer in plan.layers}
 
     def add(layer: PlacedLayer, x: Array) -> None:
+        seen = x if layer.path is None else layer.path.current_drive(x)
         for g in cells[layer.name]:
-            sums[layer.name] += column_squares(layer.operator, g, x) * layer.volts_per_unit**2
+            sums[layer.name] += column_squares(layer.operator, g, seen) * layer.volts_per_unit**2
 
     _walk_layers(plan, graph, samples, views, add)
     return {name: total / (len(samples) * len(views)) for name, total in sums.items()}

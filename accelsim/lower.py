@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from accelsim.accelerator import Cell, Mapping
+from accelsim.conducting import Conducting, ReadConduction
 from accelsim.datapath import Slices
 from devices.law import ArrayMap, CellChain, CellLaw, IdealWires, ReadLaw
 from devices.programming import GaussianError
@@ -53,6 +54,8 @@ class ArraySite:
         What is stored: the layer's `weights`, or its `bias` (as one more row of cells).
     columns
         The layer's columns that this site is of; `w_max` and `g_used_siemens` have one entry for each of these.
+    conduction
+        None for ohmic cells.
     """
 
     layer: str
@@ -64,6 +67,7 @@ class ArraySite:
     part: Literal["weights", "bias"] = "weights"
     columns: slice = field(default_factory=lambda: slice(None))
     wires: ArrayMap = IDEAL_WIRES
+    conduction: ReadConduction | None = None
 
     @property
     def chain(self) -> CellChain:
@@ -197,9 +201,57 @@ class ArraySite:
         return self.encoding.decode(cells, self._by_column(scale_siemens), span, self.cell.g_min_siemens)
 
     def slices(self, cells: Cells) -> Slices:
-        """Return the weights that conductances are read as, slice by slice."""
+        """Return the weights that conductances are read as, slice by slice; where they conduct non-linearly, those of further terms too."""
         scale, span = self._by_column(self.read_scale_siemens), self._by_column(self.span_siemens)
-        return self.encoding.decode_slices(cells, scale, span, self.cell.g_min_siemens)
+        first = self.encoding.decode_slices(cells, scale, span, self.cell.g_min_siemens)
+        if self.conduction is None:
+            return first
+        return first + self._higher_slices(tuple(zip(*(self.conduction.terms(part)[1:] for part in cells))))
+
+    def _higher_slices(self, terms: tuple[Cells, ...]) -> Slices:
+        """Return the weights of the terms after the first, from what each cell has of them: above what the zero has."""
+        scale, found = self._by_column(self.read_scale_siemens), []
+        for k, cells in enumerate(terms, start=1):
+            zeros = self._zero_terms(k)
+            for s in range(self.encoding.n_slices):
+                total = np.zeros_like(cells[0])
+                for part, cell, zero in zip(self.encoding.parts, cells, zeros, strict=True):
+                    if part.slice == s:
+                        total = total + part.sign * part.gain * (cell - zero)
+                found.append(np.divide(total, scale, out=np.zeros_like(total), where=np.broadcast_to(scale > 0.0, total.shape)))
+        return tuple(found)
+
+    def _zero_terms(self, k: int) -> tuple[Array | float, ...]:
+        """Return term k of the cell that stands for zero, by part and column; 0 for pairs, whose zeros cancel."""
+        parts = self.encoding.parts
+        if self.conduction is None or self.encoding.kind == "differential":
+            return (0.0,) * len(parts)
+        span = self._by_column(self.span_siemens)
+        return tuple(self.conduction.terms(self.cell.g_min_siemens + part.zero * span)[k] for part in parts)
+
+    def conducting(self) -> Conducting | None:
+        """Return how the cells conduct, with the means over them that stand for all; None for ohmic ones."""
+        read = self.conduction
+        if read is None:
+            return None
+        sums, n_cells = np.zeros((2, read.n_terms)), 0
+        for site in self.blocks():
+            for part in site.targets():
+                sums[0] += [float(np.sum(values)) for values in read.term_slopes(part)]
+                sums[1] += [float(np.sum(values)) for values in read.terms(part)]
+                n_cells += part.size
+        total = sums[1, 0] if sums[1, 0] > 0.0 else 1.0
+        return Conducting(
+            read=read,
+            error_weights=(1.0, *(sums[0, 1:] / n_cells).tolist()),
+            power_weights=(1.0, *(sums[1, 1:] / total).tolist()),
+            zeros=None if self.encoding.kind == "differential" else self._zeros_over_span(read),
+        )
+
+    def _zeros_over_span(self, read: ReadConduction) -> Array:
+        span = np.where(self.span_siemens > 0.0, self.span_siemens, 1.0)
+        by_part = [read.terms(self.cell.g_min_siemens + part.zero * span) for part in self.encoding.parts]  # one part a slice
+        return np.stack([np.stack([terms[k] / span for terms in by_part]) for k in range(read.n_terms)])
 
     def ideal_slices(self) -> Slices:
         """Return the weights that the targets stand for, slice by slice."""
@@ -208,7 +260,11 @@ class ArraySite:
     def slice_moments(self) -> tuple[Slices, Slices]:
         """Return mean and variance of the weights of each slice over programmings."""
         mean, variance = self.stored()
-        return self.slices(mean), self._slice_variances(variance)
+        slices = self.slices(mean)
+        if self.conduction is not None:
+            of_noise = tuple(zip(*(self.conduction.mean_terms(m, v)[1:] for m, v in zip(mean, variance))))
+            slices = slices[: self.encoding.n_slices] + self._higher_slices(of_noise)
+        return slices, self._slice_variances(variance)
 
     def read_slices(self) -> Slices | None:
         """Return the variance of the weights of each slice at one read, given their mean stored values; None without read noise."""

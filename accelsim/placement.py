@@ -9,6 +9,7 @@ import numpy as np
 
 from accelsim.accelerator import Accelerator, Drive, Sense
 from accelsim.calibration import calibrated_paths, refuse_rescaling, with_bits
+from accelsim.conducting import ReadConduction
 from accelsim.datapath import DataPath
 from accelsim.design import Design
 from accelsim.lower import IDEAL_WIRES, ArraySite
@@ -318,7 +319,22 @@ def _site(node: Node, local: Accelerator, network_max: float) -> ArraySite:
         w_max=_w_max(by_column, local.mapping.scale, network_max),
         g_used_siemens=np.full_like(by_column, used),
         wires=wires,
+        conduction=_read_conduction(local),
     )
+
+
+def _read_conduction(local: Accelerator) -> ReadConduction | None:
+    """Return the law of conduction at the read voltage; raise SpecError where it does not reach so far."""
+    law, v_read = local.cell.conduction, local.drive.v_read_v
+    if law is None:
+        return None
+    limit = getattr(law, "limit_v", None)
+    if limit is not None and v_read > limit:
+        raise SpecError(
+            f"drive.v_read_v: {v_read:g} V: cell.conduction ({law.kind}) holds up to limit_v = {limit:g} V; "
+            "read at a lower voltage, or give a law that reaches further"
+        )
+    return ReadConduction(law=law, v_read_v=v_read)
 
 
 def _largest_by_column(layer: PlacedLayer) -> Array:
@@ -343,7 +359,10 @@ def _with_g_used(layer: PlacedLayer, g_used: Array) -> PlacedLayer:
         )
     g_used = np.minimum(g_used, high)
     bias = None if layer.bias_site is None else layer.bias_site.with_g_used(g_used)
-    return replace(layer, site=layer.site.with_g_used(g_used), bias_site=bias)
+    site, path = layer.site.with_g_used(g_used), layer.path
+    if path is not None and path.conduction is not None:
+        path = replace(path, conduction=site.conducting())
+    return replace(layer, site=site, bias_site=bias, path=path)
 
 
 def _n_arrays(operator: MatrixOperator, local: Accelerator, n_parts: int) -> int:

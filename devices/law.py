@@ -5,6 +5,8 @@
     signal operator  acts on values on their way    converters, clipping
     read law         acts at each read              variance given the signal and the stored value
 
+and what a read is made of, a conduction law: the current for a stored value and a voltage, in proportion to both where a cell has none.
+
 Every law is a frozen record of SI floats; it knows no network. Randomness enters as draws: a law transforms what it is given.
 """
 
@@ -167,6 +169,38 @@ class ReadLaw(ABC):
     @abstractmethod
     def variance_siemens2(self, stored_siemens: Values, g_max_siemens: float) -> Values:
         """Return the variance of the conductance seen by one read."""
+
+
+class ConductionLaw(ABC):
+    """A cell's current over its voltage, I(G, v) = sum_k c_k(G) f_k(v) with c_1(G) = G; odd and rising in v."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+    cause: ClassVar[str] = "conduction"
+
+    @abstractmethod
+    def terms(self, conductance_siemens: Values) -> tuple[Values, ...]:
+        """Return every c_k, in the shape of the conductances."""
+
+    @abstractmethod
+    def term_slopes(self, conductance_siemens: Values) -> tuple[Values, ...]:
+        """Return every dc_k/dG."""
+
+    @abstractmethod
+    def shapes(self, voltage_v: Values) -> tuple[Values, ...]:
+        """Return every f_k, in the shape of the voltages."""
+
+    @abstractmethod
+    def shape_slopes(self, voltage_v: Values) -> tuple[Values, ...]:
+        """Return every df_k/dv."""
+
+    def current_a(self, conductance_siemens: Values, voltage_v: Values) -> Values:
+        """Return I(G, v), broadcast."""
+        return np.asarray(sum(c * f for c, f in zip(self.terms(conductance_siemens), self.shapes(voltage_v), strict=True)))
+
+    def slope_siemens(self, conductance_siemens: Values, voltage_v: Values) -> Values:
+        """Return dI/dv, broadcast."""
+        return np.asarray(sum(c * f for c, f in zip(self.terms(conductance_siemens), self.shape_slopes(voltage_v), strict=True)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,7 @@ def solve(
     of the ends of the bit lines, ground by default; `start_v` are bit-line voltages to start from. Raises RuntimeError where
     `MAX_ITERATIONS` are not enough.
     """
-    g, v = _checked(conductance_siemens, voltages_v, word_ohm, bit_ohm)
+    g, v = checked(conductance_siemens, voltages_v, word_ohm, bit_ohm)
     ends = np.zeros(g.shape[1]) if outputs_v is None else np.ascontiguousarray(outputs_v, np.float64)
     both = driven == "both_ends"
     if word_ohm == 0.0 and bit_ohm == 0.0:
@@ -68,17 +68,39 @@ def solve(
         word = _rows_alone(g, v, 1.0 / word_ohm, both, ends)
         return Solution(current_a=np.sum(g * (word - ends), axis=0), word_v=word, bit_v=np.broadcast_to(ends, g.shape), n_iterations=0)
     bit = np.zeros(g.shape) if start_v is None else np.array(start_v, np.float64)
-    word = np.empty(g.shape)
-    n = _conjugate_gradients(g, v, 1.0 / word_ohm, 1.0 / bit_ohm, both, ends, tolerance, MAX_ITERATIONS, bit, word)
-    if n >= MAX_ITERATIONS:
-        raise RuntimeError(
-            f"wires: {n} iterations do not solve {g.shape[0]} x {g.shape[1]} cells of up to {g.max():g} S "
-            f"with {word_ohm:g} and {bit_ohm:g} ohm a segment"
-        )
+    into = sources(g.shape, v, ends, 1.0 / word_ohm, 1.0 / bit_ohm, both)
+    word, n = along_both(g, into, 1.0 / word_ohm, 1.0 / bit_ohm, both, tolerance=tolerance, bit=bit)
     return Solution(current_a=(bit[-1] - ends) / bit_ohm, word_v=word, bit_v=bit, n_iterations=n)
 
 
-def _checked(conductance: Values, voltages: Values, word_ohm: float, bit_ohm: float) -> tuple[Values, Values]:
+def along_both(
+    g: Values, into: tuple[Values, Values], g_word: float, g_bit: float, both: bool, *, tolerance: float, bit: Values
+) -> tuple[Values, int]:
+    """Solve (1) for currents into word-line and bit-line nodes, from bit-line voltages `bit` and in place; return word lines, iterations.
+
+    Raises RuntimeError where `MAX_ITERATIONS` are not enough.
+    """
+    word = np.empty(g.shape)
+    n = int(_conjugate_gradients(g, into[0], into[1], g_word, g_bit, both, tolerance, MAX_ITERATIONS, bit, word))
+    if n >= MAX_ITERATIONS:
+        raise RuntimeError(
+            f"wires: {n} iterations do not solve {g.shape[0]} x {g.shape[1]} cells of up to {g.max():g} S "
+            f"with {1.0 / g_word:g} and {1.0 / g_bit:g} ohm a segment"
+        )
+    return word, n
+
+
+def sources(shape: tuple[int, ...], v: Values, ends: Values, g_word: float, g_bit: float, both: bool) -> tuple[Values, Values]:
+    """Return what flows into word-line nodes and into bit-line nodes when all nodes are at ground, `(n_rows, n_columns)` each."""
+    into_word, into_bit = np.zeros(shape), np.zeros(shape)
+    into_word[:, 0] += g_word * v
+    if both:
+        into_word[:, -1] += g_word * v
+    into_bit[-1] += g_bit * ends
+    return into_word, into_bit
+
+
+def checked(conductance: Values, voltages: Values, word_ohm: float, bit_ohm: float) -> tuple[Values, Values]:
     g, v = np.ascontiguousarray(conductance, np.float64), np.ascontiguousarray(voltages, np.float64)
     if g.ndim != 2 or v.shape != g.shape[:1]:
         raise ValueError(f"need conductances (n_rows, n_columns) and voltages (n_rows,), got {g.shape} and {v.shape}")
@@ -89,26 +111,34 @@ def _checked(conductance: Values, voltages: Values, word_ohm: float, bit_ohm: fl
 
 def _columns_alone(g: Values, v: Values, g_bit: float, ends: Values) -> Values:
     """Return bit-line voltages for word lines that are held at `v`."""
-    inverse, carry = np.empty(g.shape), np.empty(g.shape)
-    _factor_columns(g, g_bit, carry, inverse)
     right = g * v[:, None]
     right[-1] += g_bit * ends
-    x = np.empty(g.shape)
-    _solve_columns(carry, inverse, g_bit, right, x)
+    return along_columns(g, g_bit, right)
+
+
+def along_columns(g: Values, g_bit: float, into: Values) -> Values:
+    """Return bit-line voltages for currents into their nodes, word lines being at ground."""
+    inverse, carry, x = np.empty(g.shape), np.empty(g.shape), np.empty(g.shape)
+    _factor_columns(g, g_bit, carry, inverse)
+    _solve_columns(carry, inverse, g_bit, into, x)
     return x
 
 
 def _rows_alone(g: Values, v: Values, g_word: float, both: bool, ends: Values) -> Values:
     """Return word-line voltages for bit lines that are held at `ends`."""
-    transposed = np.ascontiguousarray(g.T)
-    inverse, carry = np.empty(transposed.shape), np.empty(transposed.shape)
-    _factor_rows(transposed, g_word, both, carry, inverse)
-    right = transposed * ends[:, None]
-    right[0] += g_word * v
+    right = g * ends
+    right[:, 0] += g_word * v
     if both:
-        right[-1] += g_word * v
-    x = np.empty(transposed.shape)
-    _solve_columns(carry, inverse, g_word, right, x)
+        right[:, -1] += g_word * v
+    return along_rows(g, g_word, both, right)
+
+
+def along_rows(g: Values, g_word: float, both: bool, into: Values) -> Values:
+    """Return word-line voltages for currents into their nodes, bit lines being at ground."""
+    transposed = np.ascontiguousarray(g.T)
+    inverse, carry, x = np.empty(transposed.shape), np.empty(transposed.shape), np.empty(transposed.shape)
+    _factor_rows(transposed, g_word, both, carry, inverse)
+    _solve_columns(carry, inverse, g_word, np.ascontiguousarray(into.T), x)
     return np.ascontiguousarray(x.T)
 
 
@@ -163,9 +193,9 @@ def _transpose(a: Any, b: Any) -> None:
 
 @jit(fastmath=True)
 def _conjugate_gradients(
-    g: Any, v: Any, g_word: float, g_bit: float, both: bool, ends: Any, tolerance: float, max_iterations: int, x: Any, word: Any
+    g: Any, into_word: Any, into_bit: Any, g_word: float, g_bit: float, both: bool, tolerance: float, max_iterations: int, x: Any, word: Any
 ) -> int:
-    """Solve for bit-line voltages x, from x; leave word-line voltages in `word` and return the iterations taken."""
+    """Solve for bit-line voltages x, from x, for currents into all nodes; leave word-line voltages in `word`, return the iterations."""
     n, m = g.shape
     gt = np.empty((m, n))
     _transpose(g, gt)
@@ -173,17 +203,12 @@ def _conjugate_gradients(
     cw, iw = np.empty((m, n)), np.empty((m, n))
     _factor_columns(g, g_bit, cb, ib)
     _factor_rows(gt, g_word, both, cw, iw)
-    t1, t2, w0 = np.zeros((m, n)), np.empty((m, n)), np.empty((n, m))
-    for i in range(n):
-        t1[0, i] += g_word * v[i]
-        if both:
-            t1[m - 1, i] += g_word * v[i]
+    t1, t2, w0 = np.empty((m, n)), np.empty((m, n)), np.empty((n, m))
+    _transpose(into_word, t1)
     _solve_columns(cw, iw, g_word, t1, t2)
     _transpose(t2, w0)  # word lines with bit lines at ground
     q, z, p, t3 = np.empty((n, m)), np.empty((n, m)), np.empty((n, m)), np.empty((n, m))
-    right = g * w0
-    for j in range(m):
-        right[n - 1, j] += g_bit * ends[j]
+    right = g * w0 + into_bit
     _solve_columns(cb, ib, g_bit, right, z)
     start = 0.0
     for i in range(n):
@@ -254,7 +279,7 @@ def effective_matrix(conductance_siemens: Values, *, word_ohm: float, bit_ohm: f
     Bit-line nodes of row i hang on those of the rows above and below, and on their word line:
     S_i = T_b,i - G_i T_w^-1 G_i - g_b^2 S_{i-1}^-1.
     """
-    g, _ = _checked(conductance_siemens, np.zeros(len(conductance_siemens)), word_ohm, bit_ohm)
+    g, _ = checked(conductance_siemens, np.zeros(len(conductance_siemens)), word_ohm, bit_ohm)
     n, m = g.shape
     both = driven == "both_ends"
     if word_ohm == 0.0 and bit_ohm == 0.0:

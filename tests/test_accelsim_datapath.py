@@ -77,6 +77,11 @@ def by_loops(plan: Plan, x: np.ndarray) -> np.ndarray:
     out = np.zeros((*g.out_shape, x.shape[-1]))
     rows = site.mapping.array.n_rows if site.mapping.array and site.mapping.array.n_rows else operator.n_rows
     slices = site.encoding.slice_bits or (0,)
+
+    def conducted(g: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Return the current of each cell over the read voltage, siemens."""
+        return g * v if site.cell.conduction is None else site.cell.conduction.current_a(g, v * layer.drive.v_read_v) / layer.drive.v_read_v
+
     for i, j, b in np.ndindex(g.out_shape[1], g.out_shape[2], x.shape[-1]):
         patch = padded[:, i * g.stride[0] : i * g.stride[0] + g.kernel[0], j * g.stride[1] : j * g.stride[1] + g.kernel[1], b].ravel()
         if path.digits is None:
@@ -92,11 +97,12 @@ def by_loops(plan: Plan, x: np.ndarray) -> np.ndarray:
                 for r in range(0, operator.n_rows, rows):
                     own = slice(r, r + rows)
                     if site.encoding.kind == "differential":
-                        current = ((cells[2 * s] - cells[2 * s + 1]) / span)[:, own] @ v[own]
+                        pair = (cells[2 * s + k][:, own] for k in (0, 1))
+                        current = np.subtract(*(conducted(half, v[own]).sum(axis=1) for half in pair)) / span[:, 0]
                         number = path.adcs[s].value(current)
                     else:
-                        zero = (site.encoding.parts[s].zero * span + g_min) / span
-                        current, unit = (cells[s] / span)[:, own] @ v[own], zero[:, 0] * v[own].sum()
+                        zero = np.broadcast_to(site.encoding.parts[s].zero * span + g_min, cells[s].shape)
+                        current, unit = (conducted(g[:, own], v[own]).sum(axis=1) / span[:, 0] for g in (cells[s], zero))
                         number = path.adcs[s].value(current) - path.adcs[s].value(unit)
                     out[:, i, j, b] += value * path.gains[s] * site.w_span * number
     return out
@@ -117,6 +123,34 @@ def test_a_layer_is_what_the_definition_says_conversion_by_conversion(settings: 
     off = np.abs(found - expected) > 1e-5 * np.abs(expected).max()
     assert off.mean() < 0.002
     assert np.abs(expected).max() > 0.1
+
+
+SINH = ("cell.conduction.kind=sinh", "cell.conduction.v0_v=0.1", "cell.conduction.measured_at_v=0.2")
+MILO = (
+    "cell.g_min_siemens=50 uS", "cell.g_max_siemens=225 uS", "drive.v_read_v=0.5", "cell.conduction.kind=by_state",
+    "cell.conduction.quadratic=[7.063e-3,5.711e-3,1.541e-3,1.388e-4]", "cell.conduction.cubic=[1.2968e-3,6.7919e-4,8.871e-5]",
+    "cell.conduction.low_siemens=50 uS", "cell.conduction.high_siemens=225 uS", "cell.conduction.limit_v=0.5",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("cells", [SINH, MILO], ids=["sinh", "by_state"])
+@pytest.mark.parametrize(
+    "settings",
+    [ADC, DAC + ADC + ROWS + SLICES + SERIAL, DAC + ADC + OFFSET + SLICES, ADC + OFFSET + ROWS],
+    ids=["adc", "all", "slices", "offset"],
+)
+def test_non_linear_cells_are_what_the_definition_says_cell_by_cell(cells: tuple[str, ...], settings: tuple[str, ...]) -> None:
+    """Every cell's current at its own voltage; ohmic cells (the negative control) give other numbers."""
+    plan = digits_plan("cnn", *cells, *settings, "sense.adc.range=fixed", "sense.adc.full_scale=5.4321", error_rel=0.01)
+    x = np.ascontiguousarray(np.moveaxis(digits_samples()[:2].x, 0, -1)).astype(np.float32)
+    path, site = plan.layers[0].path, plan.layers[0].site
+    assert path is not None
+    slices = tuple(part.astype(np.float32) for part in site.ideal_slices())
+    found, expected = path.run(slices, x), by_loops(plan, x.astype(np.float64))
+    off = np.abs(found - expected) > 1e-5 * np.abs(expected).max()
+    assert off.mean() < 0.002
+    ohmic = path.ohmic().run(slices[: site.encoding.n_slices], x)
+    assert np.mean(np.abs(ohmic - expected) > 1e-5 * np.abs(expected).max()) > 0.05
 
 
 def test_a_converter_for_each_row_block_is_not_one_for_all() -> None:

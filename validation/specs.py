@@ -27,6 +27,7 @@ _STUCK = (
     "cell.stuck.high_siemens=25e-6",
 )  # fmt: skip
 _APART = ("cell.device_to_device.kind=state_independent", "cell.device_to_device.error_rel=0.003")
+_SINH = ("cell.conduction.kind=sinh", "cell.conduction.v0_v=0.25", "cell.conduction.measured_at_v=0.2")
 _ERROR = ("cell.error_rel=0.004",)
 
 SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -56,6 +57,9 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "stuck cells, adc 8": ("memse", (*_ERROR, *_STUCK, *_ADC8)),
     "phase change, a day, compensated": ("pcm_chip", ("cell.drift.t_s=1 day",)),
     "wan, scaled by column": ("rram_wan_b", ("mapping.scale=column", *_DAC8, *_ADC8)),
+    "non-linear cells, sinh": ("memse", (*_ERROR, *_SINH)),
+    "non-linear cells, sinh, dac 8, adc 8, wires": ("memse", (*_ERROR, *_SINH, *_DAC8, *_ADC8, *_ROWS, *_WIRES)),
+    "non-linear cells by state, dac 8, adc 8": ("rram_milo_iv", (*_DAC8, *_ADC8)),
     "prime": ("prime", ()),
     "sonos": ("sonos", ()),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.question import Question
 from accelsim.report.records import INTERACTION
 from accelsim.response.linear import Response
-from accelsim.response.target import ideal_weights, input_converters_only, mean_weights
+from accelsim.response.target import ideal_weights, input_converters_only, mean_weights, paths_of
 from accelsim.response.weights import Weights
 from workloads.network import from_lanes, to_lanes
 from workloads.operators.base import Array
@@ -120,11 +120,25 @@ def _converters_alone(question: Question, response: Response, quantized: Array) 
     if any(layer.path is not None and layer.path.dac is not None for layer in plan.layers):
         outputs = input_converters_only(plan).outputs(graph, samples)
         parts["dac"] = float(np.mean((outputs - question.wanted) ** 2)) if against_float else 0.0
+    if any(layer.path is not None and layer.path.conduction is not None for layer in plan.layers):
+        parts["conduction"] = float(np.mean(_by_conduction(plan, question) ** 2))
     if any(layer.path is not None and layer.path.adcs for layer in plan.layers):
         without = ideal_weights(plan).without_adcs().outputs(graph, samples)
         bias2 = float(np.mean((quantized - without) ** 2)) if against_float else 0.0
         parts["adc"] = bias2 + sum(layer.converters for layer in response.layers.values())
     return parts
+
+
+def _by_conduction(plan: Plan, question: Question) -> Array:
+    """Return how far outputs of ideal stored weights are off when their cells conduct as they do; without converters behind columns."""
+    ohmic, paths = ideal_weights(plan).without_adcs(), paths_of(plan)
+    conducting = replace(
+        ohmic,
+        paths={node: replace(path, adcs=()) for node, path in paths.items()},
+        slices={layer.node: tuple(s.astype(np.float32) for s in layer.site.ideal_slices()) for layer in plan.layers if layer.node in paths},
+    )
+    bent, straight = (view.outputs(question.graph, question.samples) for view in (conducting, ohmic))
+    return bent - straight
 
 
 def _bias2_by_layer(question: Question) -> dict[str, float]:
@@ -146,6 +160,8 @@ def _bias2_by_layer(question: Question) -> dict[str, float]:
 
 def _differs(mean: Weights, base: Weights, layer: PlacedLayer) -> bool:
     reference = base.weights.get(layer.node, layer.operator.weights)
+    if base.paths.get(layer.node) is not mean.paths.get(layer.node):
+        return True
     return bool(mean.biases) or not np.allclose(mean.weights[layer.node], reference, rtol=1e-6, atol=0.0)
 
 

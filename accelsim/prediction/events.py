@@ -156,6 +156,8 @@ class _Runner:
         if node in slices:
             own = events.layer.site.encoding.parts[events.part].slice
             moved = [part.copy() for part in slices[node]]
-            moved[own].ravel()[at] += change
+            n_slices, conduction = events.layer.site.encoding.n_slices, self.view.paths[node].conduction
+            for k, weight in enumerate((1.0,) if conduction is None else conduction.error_weights):
+                moved[k * n_slices + own].ravel()[at] += weight * change
             slices[node] = tuple(moved)
         return replace(self.view, weights={**self.view.weights, node: weights}, slices=slices)

@@ -77,6 +77,8 @@ def _changes(plan: Plan, report: ErrorReport, n_layers: int) -> Iterator[tuple[s
             yield f"{what}, all layers", partial(_without, name)
     if any(layer.site.has_wires for layer in plan.layers):
         yield "ideal wires, all layers", lambda layer: replace(layer, site=replace(layer.site, wires=IDEAL_WIRES))
+    if any(layer.site.conduction is not None for layer in plan.layers):
+        yield "ohmic cells, all layers", _ohmic
     if any(layer.path is not None and layer.path.adcs for layer in plan.layers):
         yield "ideal ADCs, all layers", _without_adcs
     if any(layer.path is not None and layer.path.dac is not None for layer in plan.layers):
@@ -124,6 +126,11 @@ def _without_adcs(layer: PlacedLayer) -> PlacedLayer:
 
 def _without_dacs(layer: PlacedLayer) -> PlacedLayer:
     return layer if layer.path is None else replace(layer, path=replace(layer.path, dac=None, digits=None))
+
+
+def _ohmic(layer: PlacedLayer) -> PlacedLayer:
+    path = None if layer.path is None else layer.path.ohmic()
+    return replace(layer, site=replace(layer.site, conduction=None), path=path)
 
 
 def _precompensated(layer: PlacedLayer) -> PlacedLayer:

@@ -250,6 +250,11 @@ def _converters_in_words(layer: PlacedLayer) -> list[str]:
     if layer.path is None:
         return []
     words = []
+    if layer.path.conduction is not None:
+        law, full = layer.path.conduction.read.law, np.full(1, layer.drive.v_read_v)
+        half = float(np.squeeze(law.current_a(np.full(1, layer.site.cell.g_max_siemens), 0.5 * full) * 2.0))
+        bend = half / float(np.squeeze(law.current_a(np.full(1, layer.site.cell.g_max_siemens), full))) - 1.0
+        words.append(f"non-linear cells ({law.kind}): at the top, half the read voltage gives half the current {100 * bend:+.2g} %")
     if layer.drive.dac is not None:
         reads = f", applied in {layer.path.n_reads} slices of {layer.drive.slice_bits} bits" if layer.path.digits is not None else ""
         words.append(f"inputs of {layer.name!r} in {layer.drive.dac.n_bits} bits up to {layer.path.x_span:.4g}{reads}")

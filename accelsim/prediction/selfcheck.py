@@ -145,7 +145,7 @@ class _Group:
         known = None if self.draws is None or k >= len(self.draws) else self.draws[k]
         if known is not None and not self.read_sites:
             return known
-        fresh = {node: self._read_noise(node, self.point.matrix_inputs[node], k) for node in self.read_sites}
+        fresh = {node: self._read_noise(node, self.point.error_drive(node), k) for node in self.read_sites}
         if known is not None:
             return known + _flat(push(self.point, {}, {}, fresh))
         return _flat(push(self.point, error.weights, error.biases, fresh))
@@ -160,7 +160,7 @@ class _Group:
                 return operator.forward(*inputs)
             y = view.product(i, operator, inputs[0])
             if i in self.read_sites:
-                y += sign * self._read_noise(i, view.driven(i, inputs[0]), k)
+                y += sign * self._read_noise(i, view.error_drive(i, view.driven(i, inputs[0])), k)
             return y
 
         return _flat(run(graph, self.images, apply=apply))

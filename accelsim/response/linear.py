@@ -244,7 +244,8 @@ class _Worker:
 
     def _visit(self, point: Linearization, i: NodeIndex, delta: Array, x: Array) -> None:
         operator, tally = self.layers[i].operator, self.tallies[i]
-        moments = operator.gradient_moments(delta, x, self.variances[i], covariance=self.covariance, directions=self.errors.get(i))
+        seen = point.error_drive(i)
+        moments = operator.gradient_moments(delta, seen, self.variances[i], covariance=self.covariance, directions=self.errors.get(i))
         tally.power += moments.power
         path = self.view.paths.get(i)
         active = operator.row_activity(x) if path is None else path.activity(x)

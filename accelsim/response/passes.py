@@ -36,6 +36,36 @@ class MatrixMap(LocalMap):
         return (self.operator.multiply_transposed(self.weights, delta),)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TermsMap(LocalMap):
+    """The map of a matrix layer whose cells conduct non-linearly: each term's weights, and the slopes of what drives them."""
+
+    operator: MatrixOperator
+    terms: list[tuple[Array, Array]]
+
+    def push(self, tangents: tuple[Array | None, ...]) -> Array:
+        (tangent,) = tangents
+        if tangent is None:
+            raise ValueError("a matrix map needs its one tangent")
+        return _sum([self.operator.multiply(weights, _times(tangent, slope)) for weights, slope in self.terms])
+
+    def pull(self, delta: Array) -> tuple[Array | None, ...]:
+        return (_sum([_times(self.operator.multiply_transposed(weights, delta), slope) for weights, slope in self.terms]),)
+
+
+def _times(lanes: Array, slope: Array) -> Array:
+    """Return lanes `(*shape, R*B)` times slopes `(*shape, B)`."""
+    split = lanes.reshape(*slope.shape[:-1], -1, slope.shape[-1]) * slope[..., None, :]
+    return split.reshape(*slope.shape[:-1], -1)
+
+
+def _sum(parts: list[Array]) -> Array:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Linearization:
     """A network at a point: its output, the map of each node, and the inputs of its matrix layers."""
@@ -48,6 +78,12 @@ class Linearization:
     """Nodes that come after a matrix layer: where errors can be."""
     rests: Mapping[NodeIndex, Array] = field(default_factory=dict)
     """Variance of what converters leave, by layer, `(*shape, B)`: fresh at each position."""
+    drives: Mapping[NodeIndex, Array] = field(default_factory=dict)
+    """What errors of the weights meet, of layers where it is not the input: cells conduct non-linearly there."""
+
+    def error_drive(self, i: NodeIndex) -> Array:
+        """Return what errors of layer i's weights meet."""
+        return self.drives.get(i, self.matrix_inputs[i])
 
 
 def ancestors(graph: Network) -> frozenset[NodeIndex]:
@@ -78,6 +114,7 @@ def linearize(graph: Network, images: Array, view: Weights) -> Linearization:
     maps: dict[NodeIndex, LocalMap] = {}
     matrix_inputs: dict[NodeIndex, Array] = {}
     rests: dict[NodeIndex, Array] = {}
+    drives: dict[NodeIndex, Array] = {}
     for i, node in enumerate(graph.nodes[: graph.output + 1]):
         if i not in needed:
             continue
@@ -88,12 +125,18 @@ def linearize(graph: Network, images: Array, view: Weights) -> Linearization:
                 rests[i] = rest
             maps[i] = MatrixMap(node.operator, view.weights[i], inputs[0].size // inputs[0].shape[-1])
             matrix_inputs[i] = view.driven(i, inputs[0])
+            path = view.paths.get(i)
+            if path is not None and path.conduction is not None:
+                drives[i] = path.error_drive(matrix_inputs[i])
+                maps[i] = TermsMap(node.operator, path.local_terms(view.slices[i], matrix_inputs[i]))
         else:
             values[i] = node.operator.forward(*inputs)
             if i in noisy:
                 maps[i] = node.operator.linearize(inputs, values[i])
         _forget(values, node.inputs, last, i, graph.output)
-    return Linearization(graph=graph, output=values[graph.output], maps=maps, matrix_inputs=matrix_inputs, noisy=noisy, rests=rests)
+    return Linearization(
+        graph=graph, output=values[graph.output], maps=maps, matrix_inputs=matrix_inputs, noisy=noisy, rests=rests, drives=drives
+    )
 
 
 def _forget(values: dict[NodeIndex, Array], inputs: tuple[NodeIndex, ...], last: list[NodeIndex], i: NodeIndex, output: NodeIndex) -> None:
@@ -182,7 +225,7 @@ def push(
         if any(j in tangents for j in node.inputs):
             tangent = point.maps[i].push(tuple(tangents.get(j) for j in node.inputs))
         if isinstance(node.operator, MatrixOperator):
-            tangent = _with_own_error(node.operator, tangent, point.matrix_inputs[i], errors.get(i), bias_errors.get(i))
+            tangent = _with_own_error(node.operator, tangent, point.error_drive(i), errors.get(i), bias_errors.get(i))
         if fresh is not None and i in fresh:
             tangent = fresh[i] if tangent is None else tangent + fresh[i]
         if tangent is not None:

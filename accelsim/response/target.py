@@ -38,12 +38,16 @@ def paths_of(plan: Plan) -> dict[NodeIndex, DataPath]:
 
 
 def ideal_weights(plan: Plan) -> Weights:
-    """Return the quantized weights, without error."""
+    """Return the quantized weights, without error, in ohmic cells."""
     return Weights(
         weights={layer.node: _single(layer.site.ideal_weights()) for layer in plan.layers},
         biases={layer.node: _single(layer.bias_site.ideal_weights()) for layer in plan.layers if layer.bias_site is not None},
-        paths=paths_of(plan),
-        slices={layer.node: _singles(layer.site.ideal_slices()) for layer in plan.layers if layer.path is not None},
+        paths={node: path.ohmic() for node, path in paths_of(plan).items()},
+        slices={
+            layer.node: _singles(layer.site.ideal_slices()[: layer.site.encoding.n_slices])
+            for layer in plan.layers
+            if layer.path is not None
+        },
     )
 
 
@@ -62,7 +66,7 @@ def mean_weights(plan: Plan, *, quantized: bool = True) -> Weights:
 
 def input_converters_only(plan: Plan) -> Weights:
     """Return the float weights behind the plan's DACs."""
-    paths = {node: replace(path, adcs=()) for node, path in paths_of(plan).items()}
+    paths = {node: replace(path.ohmic(), adcs=()) for node, path in paths_of(plan).items()}
     return Weights(weights={}, biases={}, paths=paths, slices={node: (path.operator.weights,) for node, path in paths.items()})
 
 

@@ -70,6 +70,11 @@ class Weights:
         path = self.paths.get(i)
         return x if path is None else path.driven(x)
 
+    def error_drive(self, i: NodeIndex, driven: Array) -> Array:
+        """Return what errors of layer i's weights meet, for inputs that its rows are driven with."""
+        path = self.paths.get(i)
+        return driven if path is None else path.error_drive(driven)
+
     def outputs(self, graph: Network, samples: Samples) -> Array:
         """Return the outputs `(N, n_out)`, float64, of the network with these weights."""
         parts = [from_lanes(run(graph, chunk, apply=self.applied_to(graph))) for chunk in image_chunks(samples)]

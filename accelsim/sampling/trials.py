@@ -139,7 +139,8 @@ class _Meter:
         self.sum_w += float(np.sum(total * row_activity(layer, x))) * layer.volts_per_unit**2 * n_images
         feedback = layer.sense.feedback_ohm
         if feedback is not None:
-            squares = sum(float(column_squares(layer.operator, g, x).sum()) for g in cells)
+            seen = x if layer.path is None else layer.path.current_drive(x)
+            squares = sum(float(column_squares(layer.operator, g, seen).sum()) for g in cells)
             self.sum_w += feedback * squares * layer.volts_per_unit**2
 
 
