@@ -89,6 +89,7 @@ def assert_same(a: Times, b: Times) -> None:
 @pytest.mark.parametrize("room", [None, 1, 3])
 @pytest.mark.parametrize("services", [[7], [5, 5, 5], [3, 9, 2, 4], [9, 1, 1, 8]])
 def test_a_line_takes_all_services_and_then_the_slowest(services: list[int], room: int | None) -> None:
+    """T2: makespan = sum of services + (n - 1) times the largest, with any buffer."""
     graph, n = line(services, room=room), 25
     expected = sum(services) + (n - 1) * max(services)
     assert recurrence(graph, at_once(n)).makespan_ps == expected
@@ -99,7 +100,7 @@ def test_a_line_takes_all_services_and_then_the_slowest(services: list[int], roo
 
 @pytest.mark.parametrize("seed", range(12))
 def test_events_and_recurrence_agree_to_the_picosecond(seed: int) -> None:
-    """Random halos, strides, fan-out and fills; buffers of any size that does not deadlock."""
+    """T3: Random halos, strides, fan-out and fills; buffers of any size that does not deadlock."""
     graph = bounded_graph(seed)
     arrival = np.cumsum(np.random.default_rng(seed).integers(0, 4000, 4))
     if waiting_circle(graph, 4):
@@ -154,6 +155,7 @@ def test_a_deadlock_names_the_circle() -> None:
 
 
 def test_more_room_or_faster_stages_are_never_slower() -> None:
+    """T11: more room, or a faster stage, never makes a run longer."""
     for seed in range(6):
         graph = random_graph(seed, room=lambda rng: None)
         previous = None
@@ -165,9 +167,15 @@ def test_more_room_or_faster_stages_are_never_slower() -> None:
                 continue
             assert previous is None or makespan <= previous
             previous = makespan
+        assert previous is not None
+        for i, stage in enumerate(graph.stages):
+            faster = replace(stage, service_ps=stage.service_ps // 2)
+            stages = (*graph.stages[:i], faster, *graph.stages[i + 1 :])
+            assert recurrence(TokenGraph(stages=stages), at_once(3)).makespan_ps <= previous
 
 
 def test_scaled_services_scale_everything() -> None:
+    """T20: all times seven times as long, the makespan seven times as long, exactly."""
     graph = random_graph(2, room=lambda rng: 90)
     scaled = tuple(replace(stage, service_ps=7 * stage.service_ps, fill_ps=7 * stage.fill_ps) for stage in graph.stages)
     assert recurrence(TokenGraph(stages=scaled), at_once(3)).makespan_ps == 7 * recurrence(graph, at_once(3)).makespan_ps
@@ -188,7 +196,7 @@ def shared_converters(n_arrays: int, n_converters: int, t_read: int, t_convert: 
 
 @pytest.mark.parametrize(("n_arrays", "n_converters"), [(8, 1), (8, 2), (8, 8), (3, 2)])
 def test_shared_converters_reach_their_rate(n_arrays: int, n_converters: int) -> None:
-    """The rate of N arrays and m converters: min(N / max(t_x, t_a + t_d), m / t_a), within what filling and draining cost."""
+    """T4: The rate of N arrays and m converters: min(N / max(t_x, t_a + t_d), m / t_a), within what filling and draining cost."""
     t_read, t_convert, t_merge, n = 100, 60, 10, 400
     graph = shared_converters(n_arrays, n_converters, t_read, t_convert, t_merge, n)
     rate = min(n_arrays / max(t_read, t_convert + t_merge), n_converters / t_convert)
@@ -215,7 +223,7 @@ def queue_waits(load: float, *, exponential: bool, seed: int) -> float:
 @pytest.mark.parametrize("load", [0.5, 0.8])
 @pytest.mark.parametrize("exponential", [False, True])
 def test_queues_wait_as_the_textbook_says(load: float, exponential: bool) -> None:
-    """M/D/1: rho / (2 (1 - rho)); M/M/1: rho / (1 - rho). Thirty independent runs; the other queue's value is refuted."""
+    """T6: M/D/1: rho / (2 (1 - rho)); M/M/1: rho / (1 - rho). Thirty independent runs; the other queue's value is refuted."""
     waits = np.array([queue_waits(load, exponential=exponential, seed=seed) for seed in range(30)])
     error = waits.std(ddof=1) / np.sqrt(len(waits))
     expected = load / (1 - load) * (1.0 if exponential else 0.5)
@@ -226,7 +234,7 @@ def test_queues_wait_as_the_textbook_says(load: float, exponential: bool) -> Non
 
 @pytest.mark.parametrize("room", [1, 2, 5])
 def test_two_random_stations_pass_what_the_formula_says(room: int) -> None:
-    """Two exponential stations with b places between and blocking: throughput (b + 2) / (b + 3) of one station's."""
+    """T8: Two exponential stations with b places between and blocking: throughput (b + 2) / (b + 3) of one station's."""
     n, service, throughput = 4000, 1_000_000, []
     count = np.arange(1, n + 1)
     every = np.full(n, service, np.int64)
@@ -245,7 +253,7 @@ def test_two_random_stations_pass_what_the_formula_says(room: int) -> None:
 
 
 def test_little_holds() -> None:
-    """L = lambda W on a run that starts and ends empty, by counting who is there."""
+    """T7: L = lambda W on a run that starts and ends empty, by counting who is there."""
     arrival = np.cumsum(np.random.default_rng(5).exponential(900_000, 400)).astype(np.int64)
     times = recurrence(line([500_000, 800_000]), arrival)
     events = sorted([(int(t), 1) for t in arrival] + [(int(t), -1) for t in times.done_ps])
@@ -257,6 +265,7 @@ def test_little_holds() -> None:
 
 
 def test_random_service_is_never_faster_than_the_bound_on_average() -> None:
+    """T19: slower than the bound, and the bound where services are not random."""
     graph = line([8_000_000, 9_000_000, 7_000_000], room=1)
     run = simulate_events(graph, at_once(800), service="exponential", seed=3)
     assert run.times.makespan_ps / 800 > 1.2 * bound(graph).interval_ps
@@ -279,7 +288,7 @@ def test_bad_graphs_are_refused() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_halo_by_explicit_windows(seed: int) -> None:
-    """need is one more than the last, release the least of all later ones, of the tokens of explicitly enumerated windows."""
+    """T3c: need is one more than the last, release the least of all later ones, of the tokens of explicitly enumerated windows."""
     rng = np.random.default_rng(seed)
     kernel, stride = rng.integers(1, 5, 2), rng.integers(1, 4, 2)
     size = rng.integers(5, 14, 2)

@@ -66,7 +66,7 @@ def at_once(n: int) -> np.ndarray:
 
 
 def test_isaac_adds_up() -> None:
-    """The published sums: 24.08 mW a core, 329.8 mW a tile, 65.8 W, 85.4 mm2; 41.29 TOPS at 16 bits."""
+    """T1: The published sums: 24.08 mW a core, 329.8 mW a tile, 65.8 W, 85.4 mm2; 41.29 TOPS at 16 bits."""
     chip = Accelerator.preset("isaac").chip
     assert chip is not None
     whole = rollup(chip, 168)
@@ -84,6 +84,7 @@ def test_isaac_adds_up() -> None:
 
 @pytest.mark.parametrize(("copies", "interval_ms", "latency_ms"), [("given", 25.690112, 26.505), ("balanced", 0.458752, 0.850)])
 def test_resnet50_takes_the_published_times(resnet50: Plan, copies: str, interval_ms: float, latency_ms: float) -> None:
+    """T5: the interval is the largest work; latency with tokens as wide as copies, as the prototype had them."""
     plan = dataclasses.replace(resnet50, accelerator=resnet50.accelerator.with_set("chip.read_stages=1"))
     timed = map_in_time(plan, copies=copies)  # type: ignore[arg-type]
     times = recurrence(timed.graph, at_once(1))
@@ -97,7 +98,7 @@ def test_resnet50_takes_the_published_times(resnet50: Plan, copies: str, interva
 
 
 def test_events_agree_with_the_recurrence_on_resnet50(resnet50: Plan) -> None:
-    """To the picosecond, in under 200,000 events."""
+    """T3: To the picosecond, in under 200,000 events."""
     timed = map_in_time(resnet50, copies="balanced")
     run = simulate_events(timed.graph, at_once(2))
     expected = recurrence(timed.graph, at_once(2))
@@ -108,7 +109,7 @@ def test_events_agree_with_the_recurrence_on_resnet50(resnet50: Plan) -> None:
 
 
 def test_the_fill_of_a_product_adds_up_along_the_longest_path(resnet50: Plan) -> None:
-    """Two more stages of 128 ns: 50 layers on the longest path, 12.8 us."""
+    """T3b: Two more stages of 128 ns: 50 layers on the longest path, 12.8 us."""
     plain = dataclasses.replace(resnet50, accelerator=resnet50.accelerator.with_set("chip.read_stages=1"))
     for copies in ("given", "balanced"):
         with_fill = recurrence(map_in_time(resnet50, copies=copies).graph, at_once(1)).makespan_ps  # type: ignore[arg-type]
@@ -117,7 +118,7 @@ def test_the_fill_of_a_product_adds_up_along_the_longest_path(resnet50: Plan) ->
 
 
 def test_a_product_of_puma_takes_its_published_time_and_energy() -> None:
-    """128 ns x (16 reads + 3 stages - 1) = 2,304 ns, a new one every 2,048 ns, 43.97 nJ."""
+    """T14: 128 ns x (16 reads + 3 stages - 1) = 2,304 ns, a new one every 2,048 ns, 43.97 nJ."""
     network, _ = load_embedded("fashion_cnn")
     timed = map_in_time(place(network, Accelerator.preset("puma").with_set(*NO_SHARING), calibration=None), rooms="unbounded")
     stage = next(s for s in timed.graph.stages if s.name == "fc2")
@@ -130,12 +131,14 @@ def test_a_product_of_puma_takes_its_published_time_and_energy() -> None:
 
 
 def test_resnet50_takes_the_published_crossbar_energy(resnet50: Plan) -> None:
+    """T16: 314,512 products of 43.97 nJ."""
     energy = image_ledger(map_in_time(resnet50)).by("component")["product"]
     assert energy == pytest.approx(314_512 * 43.97e-9, rel=1e-12)
     assert energy == pytest.approx(13.829e-3, abs=5e-7)
 
 
 def test_narrower_tokens_are_never_slower_and_take_the_same_interval_and_energy(resnet50: Plan) -> None:
+    """T3b: latency falls with the token, interval and energy do not."""
     latencies = []
     for token in (112, 14, 4, 1):
         timed = map_in_time(resnet50, token=token)
@@ -188,6 +191,7 @@ def assert_conserved(times: Times) -> None:
 
 
 def test_shares_and_peaks_are_conserved(small: Plan) -> None:
+    """T18: busy + blocked + starved = makespan, and no buffer holds more than its room."""
     timed = map_in_time(small, copies="balanced")
     assert_conserved(recurrence(timed.graph, at_once(5)))
     assert_conserved(simulate_events(timed.graph, at_once(5)).times)
@@ -215,7 +219,7 @@ def test_shared_buses_and_links_cost_time() -> None:
 
 
 def test_copies_speed_up_until_something_else_is_slowest(small: Plan) -> None:
-    """Doubling the copies of the slowest layer halves the interval until the next is slowest, and never slows an image."""
+    """T10: Doubling the copies of the slowest layer halves the interval until the next is slowest, and never slows an image."""
     waves = 28 * 1.6e-6
     others = max(row.work_s for row in simulate(small, images=1).stages if row.stage != "stem")
     alone = float("inf")
@@ -279,6 +283,7 @@ def test_one_layer_that_is_too_large_is_refused() -> None:
 
 @pytest.mark.parametrize("policy", ["always_on", "gate_after_last", "gate_idle"])
 def test_every_view_of_the_ledger_has_the_same_total(small: Plan, policy: str) -> None:
+    """T16: by component, action, layer and cause, and under the power trace."""
     spec = small.accelerator.with_set(*_LEAK, f"chip.leakage={policy}", "chip.n_tiles=2")
     plan = dataclasses.replace(small, accelerator=spec)
     timed = map_in_time(plan)

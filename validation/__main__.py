@@ -15,7 +15,7 @@ from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, agreement_table,
 def main(arguments: list[str] | None = None) -> int:
     """Make the tables; return 0 when every cell is within its bar."""
     parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
-    tables = ("agreement", "deep", "specs", "pipecnn", "mnsim")
+    tables = ("agreement", "deep", "specs", "pipecnn", "mnsim", "neurosim")
     parser.add_argument("table", nargs="?", choices=tables, default=tables[0], help="which table (default agreement)")
     parser.add_argument("--out", type=Path, default=Path("docs/tables"), help="folder of the tables (default docs/tables)")
     parser.add_argument("--networks", nargs="+", help="only these of the table's networks")
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.table == "specs":
         return _specs(chosen.out, chosen.networks)
-    if chosen.table in ("pipecnn", "mnsim"):
+    if chosen.table in ("pipecnn", "mnsim", "neurosim"):
         return _published(chosen.table, chosen.out)
     name, studies = f"{chosen.table}.csv", DEEP if chosen.table == "deep" else AGREEMENT
     methods = ("sketched", "corrected") if chosen.table == "deep" else CLOSURES

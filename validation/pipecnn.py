@@ -50,9 +50,9 @@ def network_of(name: str, convolutions: tuple[tuple[int, ...], ...], connected: 
         geometry = ConvGeometry(in_shape=(into, 1, 1), n_out=out)
         weights = np.broadcast_to(np.float32(0.01), (out, into, 1, 1))
         i = len(nodes)
-        nodes.append(Node(name=f"fc{k + 6}", operator=Conv(weights, None, geometry, 0), inputs=(i - 1,), shape=(out,)))
-    size, into = convolutions[0][4:6]
-    return Network(name=name, digest=name, input_shape=(into, size, size), nodes=tuple(nodes), output=len(nodes) - 1)
+        nodes.append(Node(name=f"fc{k + 6}", operator=Conv(weights, None, geometry, 0), inputs=(i - 1 if i else INPUT,), shape=(out,)))
+    shape = (convolutions[0][5], convolutions[0][4], convolutions[0][4]) if convolutions else (connected[0][0],)
+    return Network(name=name, digest=name, input_shape=shape, nodes=tuple(nodes), output=len(nodes) - 1)
 
 
 def alexnet() -> Network:
