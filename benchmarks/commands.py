@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, bound, factor, growth, headline, normals, sobol, sweep, torch_peer, trials, wires
+from benchmarks import accuracy, bound, factor, growth, headline, normals, sobol, sweep, timing, torch_peer, trials, wires
 from benchmarks.tables import shown_table, updated
 from validation.networks import DataMissingError
 from validation.tables import Row
@@ -108,6 +108,11 @@ def _growth(options: Options) -> None:
     growth.save(table, options.out.parent / "pictures" / "growth.png")
 
 
+def _timing(options: Options) -> None:
+    """Engines of time on ResNet-50, and a sweep of 1,000 designs."""
+    _keep(options.out / "timing.csv", list(timing.rows()), key=("what", "of"))
+
+
 TABLES: dict[str, Callable[[Options], None]] = {
     "normals": _normals,
     "trials": _trials,
@@ -119,6 +124,7 @@ TABLES: dict[str, Callable[[Options], None]] = {
     "sobol": _sobol,
     "growth": _growth,
     "wires": _wires,
+    "timing": _timing,
 }
 
 

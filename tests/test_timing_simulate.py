@@ -104,8 +104,11 @@ def test_events_agree_with_the_recurrence_on_resnet50(resnet50: Plan) -> None:
     expected = recurrence(timed.graph, at_once(2))
     for a, b in zip(run.times.leave, expected.leave):
         np.testing.assert_array_equal(a, b)
-    one = map_in_time(resnet50)
-    assert simulate_events(one.graph, at_once(1)).n_events < 200_000
+    for spec in (resnet50.accelerator, Accelerator.preset("puma"), Accelerator.preset("isaac")):  # nothing shared, and buses shared
+        one = map_in_time(dataclasses.replace(resnet50, accelerator=spec)).graph
+        n_events = simulate_events(one, at_once(1)).n_events
+        assert n_events < 200_000
+        assert n_events <= expected_events(one, 1)
 
 
 def test_the_fill_of_a_product_adds_up_along_the_longest_path(resnet50: Plan) -> None:

@@ -1,11 +1,15 @@
 """The times of every token by discrete events (SimPy): what is shared is contended for, services and arrivals may be random.
 
 What is deterministic and unshared is arithmetic: a process makes an event only where it serves or really waits. An input that will be
-there at a known time is not waited for twice: the token's start is put off, and start and service are one event.
+there at a known time is not waited for twice: the token's start is put off, and start and service are one event. So it is with what is
+shared: requests are served in their order, and how long a thing is held is known when it is asked for, so the time at which it will be
+free is known too; only who holds several, and waits for the next of them, leaves that open.
 """
 
+from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any, Literal
 
 import numpy as np
@@ -84,6 +88,51 @@ class _Worker:
             self.waiting = still
 
 
+class _Shared:
+    """One kind of shared thing: when each of its units is free, how many are held until a time not known yet, and who waits."""
+
+    __slots__ = ("env", "free_at", "n_open", "queue")
+
+    def __init__(self, env: simpy.Environment, capacity: int) -> None:
+        self.env = env
+        self.free_at = [0] * capacity
+        self.n_open = 0
+        self.queue: deque[simpy.Event] = deque()
+
+    def ask(self) -> int | simpy.Event:
+        """Take a unit from when it is free; return that time, or the event that will say it."""
+        if not self.queue and self._is_known():
+            return self._take()
+        event = self.env.event()
+        self.queue.append(event)
+        self._look_again()
+        return event
+
+    def give_back(self, at: int) -> None:
+        """Let a unit be free from a time on."""
+        heappush(self.free_at, at)
+        self.n_open -= 1
+        self._serve()
+
+    def _is_known(self) -> bool:
+        return bool(self.free_at) and (self.n_open == 0 or self.free_at[0] <= self.env.now)
+
+    def _take(self) -> int:
+        self.n_open += 1
+        return max(heappop(self.free_at), int(self.env.now))
+
+    def _serve(self) -> None:
+        while self.queue and self._is_known():
+            self.queue.popleft().succeed(self._take())
+        if self.queue:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Serve when the next unit is free: it may be so before those that are open are given back."""
+        if self.free_at:
+            self.env.timeout(self.free_at[0] - int(self.env.now)).callbacks.append(lambda _: self._serve())
+
+
 class _World:
     """The environment, its workers and what they share."""
 
@@ -92,7 +141,7 @@ class _World:
         self.graph = graph
         self.arrival = arrival_ps.tolist()
         self.n_images = len(self.arrival)
-        self.shared = {name: simpy.Resource(self.env, capacity) for name, capacity in graph.resources.items()}
+        self.shared = {name: _Shared(self.env, capacity) for name, capacity in graph.resources.items()}
         self.waited = dict.fromkeys(graph.resources, 0)
         readers = graph.readers()
         seeds = np.random.SeedSequence(seed).spawn(len(graph.stages))
@@ -136,10 +185,11 @@ class _World:
                 if stage.holds:
                     if delay:
                         yield env.timeout(delay)
-                    yield from self._hold(stage.holds, held[token])
-                    worker.start.append(self.now - held[token])
-                    if busy > held[token]:
-                        yield env.timeout(busy - held[token])
+                    start = yield from self._hold(stage.holds, held[token])
+                    worker.start.append(start)
+                    spend = start + max(busy, held[token]) - self.now
+                    if spend:
+                        yield env.timeout(spend)
                 else:
                     worker.start.append(self.now + delay)
                     if delay + busy:
@@ -153,19 +203,20 @@ class _World:
                     yield worker.room_event
                 worker.left(env)
 
-    def _hold(self, names: tuple[str, ...], hold_ps: int) -> Process:
-        """Get shared things one after the other, and then hold them together."""
-        requests = []
-        for name in names:
-            asked = self.now
-            request = self.shared[name].request()
-            requests.append((name, request))
-            yield request
-            self.waited[name] += self.now - asked
-        if hold_ps:
-            yield self.env.timeout(hold_ps)
-        for name, request in requests:
-            self.shared[name].release(request)
+    def _hold(self, names: tuple[str, ...], hold_ps: int) -> Generator[simpy.Event, Any, int]:
+        """Get shared things one after the other, hold them together from when the last is there, and return that time."""
+        held, at = [], self.now
+        for k, name in enumerate(names):
+            shared, asked = self.shared[name], self.now
+            answer = shared.ask()
+            at = answer if isinstance(answer, int) else (yield answer)
+            self.waited[name] += at - asked
+            held.append(shared)
+            if k < len(names) - 1 and at > self.now:
+                yield self.env.timeout(at - self.now)
+        for shared in held:
+            shared.give_back(at + hold_ps)
+        return at
 
     def _release(self, source: _Worker, k: int, count: int) -> None:
         source.released[k] = count

@@ -140,7 +140,7 @@ def _affordable(timed: TimedPlan, images: int, *, copies: Copies, token: int, ro
 
 def expected_events(graph: TokenGraph, images: int) -> int:
     """Return the most events a run takes: serve, wait for data or room, and ask for each shared thing."""
-    return images * sum(stage.n_tokens * (2 + len(stage.holds) + bool(stage.holds)) for stage in graph.stages)
+    return images * sum(stage.n_tokens * (2 + 2 * len(stage.holds)) for stage in graph.stages)
 
 
 def _arrivals(arrivals: Arrivals, images: int, seed: int) -> Ints:
