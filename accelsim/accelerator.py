@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from accelsim import spec
 from accelsim.chip import Chip
@@ -35,7 +35,12 @@ from devices.law import CellLaw, ConductionLaw, ConverterLaw, ReadLaw
 from devices.weight_encoding import Encoding
 from devices.writing import WriteVerify
 
-Leaf: TypeAlias = float | int | bool | str | None
+if TYPE_CHECKING:
+    from accelsim.memory_spec import Memories
+else:
+    Memories = object  # SciPy and Numba are slow to import: `_memories` has the type when a spec has any
+
+Leaf: TypeAlias = float | int | bool | str | tuple[float, ...] | None
 
 SCHEMA = 1
 
@@ -74,6 +79,12 @@ def _conduction_laws() -> dict[str, type]:
     from devices.conduction import CONDUCTION_LAWS
 
     return dict(CONDUCTION_LAWS)
+
+
+def _memories() -> type:
+    from accelsim.memory_spec import Memories
+
+    return Memories
 
 
 def _converters() -> dict[str, type]:
@@ -287,6 +298,10 @@ class Accelerator:
     mapping: Mapping = field(default=Mapping(), metadata=about("What the designer chooses."))
     drive: Drive = field(metadata=about("How inputs are applied."))
     sense: Sense = field(default=Sense(), metadata=about("How currents are read."))
+    memory: Memories | None = field(
+        default=None,
+        metadata=about("What is stored as words, in memories that err.", absent="nothing is", record=_memories, short=False),
+    )
     chip: Chip | None = field(
         default=None, metadata=about("What is around the arrays.", absent="time and energy are not known", per_layer=False)
     )

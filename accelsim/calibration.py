@@ -145,7 +145,7 @@ def calibrated_paths(
     sites: dict[int, ArraySite], locals_: dict[int, Accelerator], walk_inputs: Callable[[Watch], None]
 ) -> dict[int, DataPath]:
     """Return the path of each layer that has converters; `walk_inputs(watch)` shows every layer's inputs, chunk by chunk."""
-    wanted = [i for i, local in locals_.items() if needs_path(local)]
+    wanted = [i for i in sites if needs_path(locals_[i])]
     if not wanted:
         return {}
     inputs = {i: Signal() for i in wanted}

@@ -35,6 +35,8 @@ Slices = tuple[Array, ...]
 """Weights by slice `(*weights.shape)`, each counted with its place value: they add up to the weights."""
 Fresh = Callable[[int, tuple[int, ...]], Array]
 """Returns standard normals of a shape, the same for the same number of a conversion."""
+Keep = Callable[[int, Array], Array]
+"""Returns what the sum of a row block, of that number, is after it was kept somewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -219,14 +221,19 @@ class DataPath:
         n = len(self.gains)
         return total_of(slices[k * n : (k + 1) * n])
 
-    def run(self, slices: Slices, x: Array, *, read: Slices | None = None, fresh: Fresh | None = None) -> Array:
-        """Return y of (2) for stored weights; `read` are variances of each slice's weights at one read, with `fresh` normals."""
+    def run(
+        self, slices: Slices, x: Array, *, read: Slices | None = None, fresh: Fresh | None = None, keep: Keep | None = None
+    ) -> Array:
+        """Return y of (2) for stored weights; `read` are variances of each slice's weights at one read, with `fresh` normals.
+
+        With `keep` each block's sum is what that returns; noise of reads without converters is added behind it.
+        """
         driven = self.driven(x)
         if not self.adcs:
-            y = self._unconverted(slices, driven)
+            y = self._unconverted(slices, driven, keep)
             return y if read is None or fresh is None else y + self._read_noise(total_of(read), driven, fresh)
         noise = None if read is None else self._squares(read)
-        total: Array | None = None
+        totals: dict[int, Array] = {}
         for number, (weight, s, z, base, xs, block) in enumerate(self._partial_sums(self._units(slices), driven)):
             if noise is not None and fresh is not None:
                 spread = block.operator.multiply(block.weights(noise[s]), xs * xs)
@@ -234,21 +241,30 @@ class DataPath:
             part = self.adcs[s].value(z)
             if base is not None:
                 part = part - self.adcs[s].value(base)
-            total = part * np.asarray(weight, part.dtype) if total is None else total + part * np.asarray(weight, part.dtype)
-        assert total is not None  # there is at least one block, slice and digit
-        return total * self._by_column(self.w_span, total)
+            part = part * np.asarray(weight, part.dtype)
+            own = id(block) if keep is not None else 0
+            totals[own] = part if own not in totals else totals[own] + part
+        sums = [total * self._by_column(self.w_span, total) for total in totals.values()]
+        return sums[0] if keep is None else total_of([keep(b, one) for b, one in enumerate(sums)])
 
-    def _unconverted(self, slices: Slices, driven: Array) -> Array:
+    def _unconverted(self, slices: Slices, driven: Array, keep: Keep | None) -> Array:
         """Return y of (2) where any current is known."""
         if self.conduction is None:
-            return self.operator.multiply(self._of_term(slices, 0), driven)
-        total: Array | None = None
+            return block_sums(self.operator, self.blocks, self._of_term(slices, 0), driven, keep)
+        totals: dict[int, Array] = {}
+
+        def add(number: int, sums: Array) -> Array:
+            totals[number] = sums if number not in totals else totals[number] + sums
+            return sums
+
         for value, part in self._drives(driven):
             for k, shape in enumerate(self.conduction.shapes(part)):
-                y = self.operator.multiply(self._of_term(slices, k), shape * np.asarray(value, shape.dtype))
-                total = y if total is None else total + y
-        assert total is not None  # there is at least one read
-        return total
+                seen = shape * np.asarray(value, shape.dtype)
+                if keep is None:
+                    add(0, self.operator.multiply(self._of_term(slices, k), seen))
+                else:
+                    block_sums(self.operator, self.blocks, self._of_term(slices, k), seen, add)
+        return totals[0] if keep is None else total_of([keep(b, one) for b, one in totals.items()])
 
     def _read_noise(self, variance: Array, driven: Array, fresh: Fresh) -> Array:
         spread = self.read_spread(variance, driven)
@@ -264,26 +280,32 @@ class DataPath:
             squares += (np.float32(weight) * (part if self.conduction is None else self.conduction.error_drive(part))) ** 2
         return self.operator.multiply(variance, squares)
 
-    def moments(self, slices: Slices, variances: Slices, x: Array, *, read: Slices | None = None) -> tuple[Array, Array]:
-        """Return E y and the rest of (3), for slices of weights with means and variances."""
+    def moments(
+        self, slices: Slices, variances: Slices, x: Array, *, read: Slices | None = None, keep: Keep | None = None
+    ) -> tuple[Array, Array]:
+        """Return E y and the rest of (3), for slices of weights with means and variances; `keep` as of `run`."""
         driven = self.driven(x)
         if not self.adcs:
-            y = self._unconverted(slices, driven)
+            y = self._unconverted(slices, driven, keep)
             return y, np.zeros_like(y)
         spreads = self._squares(tuple(v + r for v, r in zip(variances, read)) if read is not None else variances)
-        total, rest = np.zeros(()), np.zeros(())
+        totals: dict[int, Array] = {}
+        rest = np.zeros(())
         parts = [self.x_span] if self.digits is None else [value for value, _ in self.digits.split(driven[..., :1])]
         least = NEGLIGIBLE * max(parts) * max(self.gains)
         for weight, s, z, base, xs, block in self._partial_sums(self._units(slices), driven):
+            own = id(block) if keep is not None else 0
             if weight < least:
-                total = total + weight * (self.adcs[s].value(z) if base is None else self.adcs[s].value(z) - self.adcs[s].value(base))
+                part = self.adcs[s].value(z) if base is None else self.adcs[s].value(z) - self.adcs[s].value(base)
+                totals[own] = totals.get(own, np.zeros(())) + weight * part
                 continue
             v = block.operator.multiply(block.weights(spreads[s]), xs * xs)
             mean, variance, gain = self.adcs[s].moments(z, v)
-            total = total + weight * (mean if base is None else mean - self.adcs[s].value(base))
+            totals[own] = totals.get(own, np.zeros(())) + weight * (mean if base is None else mean - self.adcs[s].value(base))
             rest = rest + weight**2 * np.maximum(variance - gain**2 * v, 0.0)
         span = self._by_column(self.w_span, x).astype(np.float64)
-        return np.asarray(total * span, x.dtype), np.asarray(rest * span**2, x.dtype)
+        sums = [np.asarray(total * span, x.dtype) for total in totals.values()]
+        return sums[0] if keep is None else total_of([keep(b, one) for b, one in enumerate(sums)]), np.asarray(rest * span**2, x.dtype)
 
     def signals(self, slices: Slices, x: Array) -> Iterator[tuple[int, Array]]:
         """Yield each conversion's slice and signal, the unit column's too: what a range is chosen from."""
@@ -335,6 +357,14 @@ class DataPath:
 
     def _by_column(self, values: Array, like: Array) -> Array:
         return values.reshape(-1, *(1,) * (like.ndim - 1)).astype(like.dtype)
+
+
+def block_sums(operator: MatrixOperator, blocks: Sequence[Block], weights: Array, x: Array, keep: Keep | None) -> Array:
+    """Return a product without bias as the sum of its row blocks, each after `keep`."""
+    if keep is None:
+        return operator.multiply(weights, x)
+    parts = (block.operator.multiply(block.weights(weights), np.ascontiguousarray(x[block.channels])) for block in blocks)
+    return total_of([keep(b, part) for b, part in enumerate(parts)])
 
 
 def total_of(slices: Sequence[Array]) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 from accelsim.lower import ArraySite, Cells
 from accelsim.placement import PlacedLayer, Plan, image_chunks
 from accelsim.response.weights import Weights
+from accelsim.values_in_memory import accesses_of
 from devices.base.errors import SpecError
 from workloads.network import Network
 from workloads.operators.base import Array
@@ -33,11 +34,12 @@ class LayerPower:
     amplifiers_w: float
     dacs_w: float = 0.0
     adcs_w: float = 0.0
+    memories_w: float = 0.0
 
     @property
     def total_w(self) -> float:
         """Sum over components."""
-        return self.memristors_w + self.amplifiers_w + self.dacs_w + self.adcs_w
+        return self.memristors_w + self.amplifiers_w + self.dacs_w + self.adcs_w + self.memories_w
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +78,21 @@ def converter_power(plan: Plan, layer: PlacedLayer) -> tuple[float, float]:
     return powers[0], powers[1]
 
 
+def memory_power(plan: Plan, layer: PlacedLayer) -> float:
+    """Return the mean power of a layer's accesses to memories of known energy."""
+    energy_j = sum(access.energy_j for access in accesses_of(layer))
+    return energy_j * inferences_per_second(plan) if energy_j > 0.0 else 0.0
+
+
 def inferences_per_second(plan: Plan) -> float:
     """Return the inference rate; raise SpecError where no time is known."""
     drive = plan.accelerator.drive
     if drive.rate_hz is not None:
         return drive.rate_hz
     if drive.t_read_s is None:
-        raise SpecError("drive.t_read_s: absent, but the power of converters of known energy needs it, or drive.rate_hz; set one of them")
+        raise SpecError(
+            "drive.t_read_s: absent, but the power of converters and memories of known energy needs it, or drive.rate_hz; set one of them"
+        )
     return 1.0 / (max(layer.n_reads for layer in plan.layers) * drive.t_read_s)
 
 
@@ -165,18 +175,22 @@ def read_power(
     currents = squared_currents(plan, graph, samples, views, cells) if amplified else {}
     share = reads_per_second_times_read_time(plan)
     return {
-        layer.name: _layer_power(layer, rows[layer.name], currents.get(layer.name), share, converter_power(plan, layer))
+        layer.name: _layer_power(
+            layer, rows[layer.name], currents.get(layer.name), share, converter_power(plan, layer), memory_power(plan, layer)
+        )
         for layer in plan.layers
     }
 
 
 def _layer_power(
-    layer: PlacedLayer, rows: Array, currents: Array | None, share: float, converters: tuple[float, float]
+    layer: PlacedLayer, rows: Array, currents: Array | None, share: float, converters: tuple[float, float], memories_w: float
 ) -> LayerPower:
+    if layer.is_digital:
+        return LayerPower(memristors_w=0.0, amplifiers_w=0.0, memories_w=memories_w)
     memristors = sum(_conductance_times(site, rows[site.columns]) for site in layer.site.blocks()) * share
     feedback = layer.sense.feedback_ohm
     amplifiers = 0.0 if feedback is None or currents is None else feedback * float(currents.sum()) * share
-    return LayerPower(memristors_w=memristors, amplifiers_w=amplifiers, dacs_w=converters[0], adcs_w=converters[1])
+    return LayerPower(memristors_w=memristors, amplifiers_w=amplifiers, dacs_w=converters[0], adcs_w=converters[1], memories_w=memories_w)
 
 
 def _conductance_times(site: ArraySite, rows: Array) -> float:

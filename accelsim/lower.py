@@ -109,6 +109,11 @@ class ArraySite:
         return events is not None and bool(np.any(events.p > 0.0))
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether what is stored is not the float weights."""
+        return self.encoding.n_levels is not None
+
+    @property
     def read_law(self) -> ReadLaw | None:
         """The noise of each read, if any."""
         return self.cell.read_noise

@@ -4,15 +4,19 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 
 import numpy as np
 
-from accelsim.accelerator import Accelerator, Drive, Sense
+from accelsim.accelerator import Accelerator, Cell, Drive, Sense
 from accelsim.calibration import calibrated_paths, refuse_rescaling, with_bits
 from accelsim.conducting import ReadConduction
 from accelsim.datapath import DataPath
 from accelsim.design import Design
 from accelsim.lower import IDEAL_WIRES, ArraySite
+from accelsim.stored_signals import Buffers
+from accelsim.stored_weights import WordSite
+from accelsim.values_in_memory import calibrated_buffers
 from devices.base.errors import SamplesError, SpecError
 from devices.law import ArrayMap
 from workloads.network import INPUT, Network, Node, digest_of, to_lanes
@@ -45,7 +49,11 @@ class PlacedLayer:
     path
         The way of its values through converters; None where there are none.
     n_arrays
-        Arrays of the given size that the layer takes (row blocks times column blocks).
+        Arrays of the given size that the layer takes (row blocks times column blocks); 0 where its weights are words in a memory.
+    n_inputs
+        Values of its input.
+    buffers
+        The memories that its inputs, and the sums of its row blocks, are in; None where there are none.
     """
 
     node: int
@@ -56,7 +64,14 @@ class PlacedLayer:
     sense: Sense
     input_max: float
     n_arrays: int
+    n_inputs: int
     path: DataPath | None = None
+    buffers: Buffers | None = None
+
+    @property
+    def is_digital(self) -> bool:
+        """Whether its weights are words in a memory, not conductances."""
+        return isinstance(self.site, WordSite)
 
     @property
     def n_input_slices(self) -> int:
@@ -161,6 +176,16 @@ class Plan:
             used.append(np.array(list(self.design.adc_bits.values())))
         return digest_of(self.network.digest, self.accelerator.digest, self.calibration_digest, *used)
 
+    @property
+    def has_faults(self) -> bool:
+        """Whether few values are replaced at random: cells that are stuck, bits of memories that are wrong."""
+        return any(layer.site.is_sparse or (layer.buffers is not None and layer.buffers.errs) for layer in self.layers)
+
+    @property
+    def has_memories(self) -> bool:
+        """Whether anything is stored as words."""
+        return any(layer.is_digital or layer.buffers is not None for layer in self.layers)
+
     def activation_elements(self) -> int:
         """Number of elements of all values of one image: what a backward pass must keep."""
         return sum(math.prod(node.shape) for node in self.graph.nodes) + math.prod(self.graph.input_shape)
@@ -246,13 +271,16 @@ def _place_layers(
     locals_ = {i: accelerator.for_layer(node.name) for i, node in graph.matrix_layers()}
     sites = {i: _site(node, locals_[i], network_max) for i, node in graph.matrix_layers()}
     paths: dict[int, DataPath] = {}
-    if calibration is not None:
-        paths = calibrated_paths(sites, locals_, lambda watch: _walk_inputs(graph, calibration, watch))
+    walk_inputs = None if calibration is None else partial(_walk_inputs, graph, calibration)
+    if walk_inputs is not None:
+        cells = {i: site for i, site in sites.items() if not isinstance(site, WordSite)}
+        paths = calibrated_paths(cells, locals_, walk_inputs)
+    buffers = calibrated_buffers(sites, locals_, paths, walk_inputs)
     for i, node in graph.matrix_layers():
         assert isinstance(node.operator, MatrixOperator)
         local, site = locals_[i], sites[i]
         bias_site = None
-        if local.mapping.bias == "device" and node.operator.bias is not None:
+        if local.mapping.bias == "device" and node.operator.bias is not None and not isinstance(site, WordSite):
             bias_site = replace(site, part="bias")
         yield PlacedLayer(
             node=i,
@@ -263,7 +291,9 @@ def _place_layers(
             sense=local.sense,
             input_max=paths[i].x_span if i in paths else largest[i],
             path=paths.get(i),
-            n_arrays=_n_arrays(node.operator, local, len(site.encoding.parts)),
+            n_arrays=0 if isinstance(site, WordSite) else _n_arrays(node.operator, local, len(site.encoding.parts)),
+            n_inputs=math.prod(graph.input_shape if node.inputs[0] == INPUT else graph.nodes[node.inputs[0]].shape),
+            buffers=buffers.get(i),
         )
 
 
@@ -311,16 +341,19 @@ def _site(node: Node, local: Accelerator, network_max: float) -> ArraySite:
             )
         wires = ResistiveWires(word_ohm=size.word_ohm, bit_ohm=size.bit_ohm, driven=size.driven)
     used = local.cell.g_max_siemens if local.mapping.g_used_siemens is None else local.mapping.g_used_siemens
+    w_max, g_used = _w_max(by_column, local.mapping.scale, network_max), np.full_like(by_column, used)
+    spec = None if local.memory is None else local.memory.weights
+    if spec is not None:
+        cell = Cell(g_min_siemens=local.cell.g_min_siemens, g_max_siemens=local.cell.g_max_siemens)
+        mapping = replace(local.mapping, levels=None, slice_bits=None, precompensate=False, drift_compensation=False)
+        return WordSite(
+            layer=node.name, operator=operator, cell=cell, mapping=mapping, w_max=w_max, g_used_siemens=g_used, spec=spec,
+            memory=spec.memory(),
+        )  # fmt: skip
     return ArraySite(
-        layer=node.name,
-        operator=operator,
-        cell=local.cell,
-        mapping=local.mapping,
-        w_max=_w_max(by_column, local.mapping.scale, network_max),
-        g_used_siemens=np.full_like(by_column, used),
-        wires=wires,
+        layer=node.name, operator=operator, cell=local.cell, mapping=local.mapping, w_max=w_max, g_used_siemens=g_used, wires=wires,
         conduction=_read_conduction(local),
-    )
+    )  # fmt: skip
 
 
 def _read_conduction(local: Accelerator) -> ReadConduction | None:

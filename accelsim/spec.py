@@ -76,11 +76,20 @@ def _with_base(table: Table, *, origin: str, folder: Path | None, chain: tuple[s
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     """Return `base` with what `over` says instead; a table of another `kind` replaces the base's whole table."""
-    result = dict(base)
+    result = _without_rivals(base, over)
     for name, value in over.items():
         old = result.get(name)
         result[name] = merged(old, value) if _nested(old, value) else value
     return result
+
+
+RIVALS = frozenset(("error_rate_p", "energy_rel", "v_rel", "bit_error_rates_p"))
+"""Operating points of a memory, of which there is one: giving one takes the others away."""
+
+
+def _without_rivals(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    given = RIVALS & over.keys()
+    return {name: value for name, value in base.items() if not given or name not in RIVALS}
 
 
 def _nested(old: Any, value: Any) -> TypeGuard[Table]:
@@ -108,6 +117,7 @@ def assigned(table: Mapping[str, Any], path: Path_, *, value: Any) -> Table:
     """Return the table with `value` at `path`."""
     head, rest = path[0], path[1:]
     below = table.get(head)
+    table = table if rest else _without_rivals(table, {head: value})
     return {**table, head: assigned(below if isinstance(below, dict) else {}, rest, value=value) if rest else value}
 
 
@@ -150,12 +160,12 @@ def _present(entry: Entry, table: Mapping[str, Any] | None) -> Mapping[str, Any]
     inner = table.get(entry.name) if table is not None else None
     if isinstance(inner, Mapping):
         return inner
-    return None if table is None or entry.shape == "family" else {}
+    return None if table is None or entry.shape == "family" or not entry.about.short else {}
 
 
 def _inner(entry: Entry, table: Mapping[str, Any] | None, *, per_layer: bool) -> Iterator[tuple[Path_, Entry | None]]:
     if entry.shape == "record":
-        yield from paths(entry.hint, table=table, per_layer=per_layer)
+        yield from paths(entry.record_type, table=table, per_layer=per_layer)
         return
     yield ("kind",), None
     seen: set[Path_] = set()
@@ -172,7 +182,7 @@ def _optional_tables(record_type: type, *, per_layer: bool) -> Iterator[Path_]:
         if entry.shape in ("record", "family") and entry.optional and (entry.about.per_layer or not per_layer):
             yield (entry.name,)
         if entry.shape == "record":
-            yield from ((entry.name, *path) for path in _optional_tables(entry.hint, per_layer=per_layer))
+            yield from ((entry.name, *path) for path in _optional_tables(entry.record_type, per_layer=per_layer))
 
 
 def settable(record_type: type, *, per_layer: bool = False) -> dict[Path_, Entry | None]:

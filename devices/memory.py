@@ -21,7 +21,7 @@ from devices.word_format import Floats, Integers, WordFormat, Words, by_bit, rea
 
 Made = TypeVar("Made")
 _ENERGIES = ("read_energy_j", "write_energy_j")
-_POINTS = ("energy_rel", "v_rel", "error_rate_p", "bit_error_rates_p")
+POINTS = ("energy_rel", "v_rel", "error_rate_p", "bit_error_rates_p")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +48,10 @@ class Memory(Component):
 
     def __post_init__(self) -> None:
         raise_faults(check_types(self))
-        given = [name for name in _POINTS if getattr(self, name) is not None]
+        given = [name for name in POINTS if getattr(self, name) is not None]
         least, largest = self.law.bounds
         if len(given) > 1 or (not given and least != largest):
-            raise SpecError(f"{given[-1] if given else 'error_rate_p'}: give one of {', '.join(_POINTS)}; got {', '.join(given) or 'none'}")
+            raise SpecError(f"{given[-1] if given else 'error_rate_p'}: give one of {', '.join(POINTS)}; got {', '.join(given) or 'none'}")
         if self.ecc is None and (self.decode_energy_j or self.encode_energy_j):
             raise SpecError("decode_energy_j: there is no ecc whose logic could take it; leave it and encode_energy_j out")
         if self.ecc is not None:

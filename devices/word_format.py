@@ -43,8 +43,8 @@ _LINEAR = ("twos_complement", "offset_binary", "unsigned", "binary")
 class WordFormat:
     """How a whole number is stored in `n_bits` bits."""
 
-    coding: Coding = field(metadata=about("How the bits make a whole number."))
-    n_bits: int = field(metadata=about(f"Bits of a number, at most {MAX_BITS}; 1 for binary, 2 for ternary.", at_least=1))
+    coding: Coding = field(default="twos_complement", metadata=about("How the bits make a whole number."))
+    n_bits: int = field(default=8, metadata=about(f"Bits of a number, at most {MAX_BITS}; 1 for binary, 2 for ternary.", at_least=1))
     gray: bool = field(default=False, metadata=about("Whether words are stored in Gray's code."))
 
     def __post_init__(self) -> None:

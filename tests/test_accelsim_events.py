@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from accelsim.placement import Plan
-from accelsim.prediction.events import _events, _Runner, _sampled_sum, without_faults
+from accelsim.prediction.event_sources import WeightSource, sources_of
+from accelsim.prediction.events import sampled_sum, without_faults
 from accelsim.prediction.predict import predict
 from accelsim.prediction.question import Question
 from accelsim.response.linear import respond
-from accelsim.response.target import mean_weights, reference_outputs
+from accelsim.response.target import reference_outputs
 from accelsim.sampling.monte_carlo import monte_carlo
 from accelsim.sampling.programmings import Programmer
 from tests.digits import digits_plan, digits_samples
@@ -38,18 +39,17 @@ def test_the_sampled_sum_is_that_over_every_event(more: tuple[str, ...]) -> None
     """About 2,800 events, each run through the network: the definition, with nothing drawn."""
     plan = stuck_plan(1e-3, 1e-3, *more)
     healthy = without_faults(plan)
-    question, view = question_of(plan), mean_weights(healthy)
+    question = question_of(plan)
     response = respond(healthy, plan.graph, IMAGES, seed=3)
-    events = list(_events(plan, healthy, response))
-    runner, random, total = _Runner(question, view), np.random.default_rng(0), 0.0
-    for group in events:
-        for at in np.flatnonzero(np.abs(group.change.ravel()) > 0.0):
-            total += group.p * runner.damage(group, int(at), random)
-    sampled, se = _sampled_sum(question, view, events, least=0.0)
-    assert sampled == pytest.approx(total, abs=4.0 * se)
-    assert se < 0.02 * total
-    fewer, se_fewer = _sampled_sum(question, view, events[::2], least=0.0)
-    assert total - fewer > 8.0 * se_fewer, "the negative control: cells stuck high left out"
+    sources, total = sources_of(question, response, healthy), 0.0
+    for source in sources:
+        assert isinstance(source, WeightSource)
+        total += sum(source.exactly(int(at)) for at in np.flatnonzero(np.abs(source.events.change.ravel()) > 0.0))
+    found = sampled_sum(sources, tol_rel=question.tol_rel, least=0.0)
+    assert found.total == pytest.approx(total, abs=4.0 * found.mse_se)
+    assert found.mse_se < 0.02 * total
+    fewer = sampled_sum(sources_of(question, response, healthy)[::2], tol_rel=question.tol_rel, least=0.0)
+    assert total - fewer.total > 8.0 * fewer.mse_se, "the negative control: cells stuck high left out"
 
 
 @pytest.mark.parametrize("p", [1e-4, 1e-3])

@@ -109,8 +109,10 @@ def _answered(
     if verify is None:
         samples, verify = _halves(samples)
     search = _Search(plan, samples, question=question, seed=seed, output=output, reference=reference)
-    if any(layer.site.is_sparse for layer in plan.layers):
-        raise UnsupportedMethodError("optimize() cannot weigh stuck cells; optimize without cell.stuck, and predict() the design with it")
+    if plan.has_faults:
+        raise UnsupportedMethodError(
+            "optimize() cannot weigh stuck cells or wrong bits of memories; optimize without them, and predict() the design with them"
+        )
     if needs_table(plan):
         return _by_table(
             search, verify, adc_bits, rel_error=mc_rel_error, max_trials=mc_max_trials, threads=threads, progress=progress, started=started

@@ -29,6 +29,8 @@ def plot_weights(plan: Plan, layer: str, *, seed: int, axes: "NDArray | None" = 
     if layer not in names:
         raise SpecError(f"no placed layer {layer!r}; there are {', '.join(names[:20])}")
     placed = plan.layers[names.index(layer)]
+    if placed.is_digital:
+        raise SpecError(f"layer {layer!r}: its weights are words in a memory, not conductances; choose a layer in a crossbar")
     wanted, got = placed.site.requested(), Programmer(plan, seed=seed).draw(0).cells[layer]
     axes = _three_axes() if axes is None else axes
     error = 1e6 * (_all(got) - _all(wanted))

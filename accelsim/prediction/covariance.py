@@ -37,6 +37,8 @@ def full_covariance(plan: Plan, graph: Network, samples: Samples) -> tuple[Array
         raise UnsupportedMethodError("method covariance has no rule for read noise; use adjoint, sketched or corrected")
     if any(layer.path is not None for layer in plan.layers):
         raise UnsupportedMethodError("method covariance has no rule for converters; use adjoint, sketched or corrected")
+    if any(layer.buffers is not None for layer in plan.layers):
+        raise UnsupportedMethodError("method covariance has no rule for values in memory; use adjoint, sketched or corrected")
     moments = {layer.node: _Moments.of(layer) for layer in plan.layers}
     found = [_Image(graph, moments).run(x) for x in samples.x.astype(np.float64)]
     return np.stack([mean for mean, _ in found]), np.stack([matrix for _, matrix in found])

@@ -10,7 +10,7 @@ from accelsim.ledger import LayerPower, read_power
 from accelsim.placement import PlacedLayer, Plan, check_question
 from accelsim.prediction.accuracy import accuracy, corrected_accuracy, predicted_accuracy
 from accelsim.prediction.attribution import attribution_by_cause, attribution_by_layer
-from accelsim.prediction.events import with_faults, without_faults
+from accelsim.prediction.events import CAUSES, with_faults, without_faults
 from accelsim.prediction.methods import METHODS, choose
 from accelsim.prediction.question import Question, Verdict
 from accelsim.report.provenance import provenance_of
@@ -21,6 +21,7 @@ from accelsim.response.probes import n_probes_for
 from accelsim.response.target import Reference, graph_to_output, ideal_weights
 from accelsim.response.weights import Weights
 from accelsim.sampling.programmings import N_CHECKED, Programmer, power_views
+from accelsim.values_in_memory import accesses_of
 from devices.base.errors import MemoryLimitError, SpecError
 from devices.base.quantity import format_quantity
 from devices.drift import PowerLaw
@@ -31,6 +32,8 @@ from workloads.samples import Samples
 
 Method = Literal["auto", "adjoint", "sketched", "covariance", "corrected"]
 DEFAULT_MEMORY_BYTES = 8 * 2**30
+FAULTS_OF = "faults of "
+FAULT_DETAILS = (*(f"{cause}_mse" for cause in CAUSES), "fault_chip_variance", "healthy_variance", "n_events")
 BYTES_PER_WEIGHT = 52
 """The weight, its mean, variance, targets and coefficient, and a programming while it is drawn; measured with VGG-16."""
 
@@ -89,28 +92,33 @@ def predict(
         reference=reference,
         labels=usable_labels(samples.y, n_out)[0],
     )
-    if any(layer.site.is_sparse for layer in plan.layers) and method != "corrected":
-        verdict = _verdict_with_faults(question, response, method)
+    if plan.has_faults and method != "corrected":
+        verdict, response = _verdict_with_faults(question, response, method)
     else:
         verdict = choose(method, question, response)
     return _report(question, verdict, response, outputs, attribution=attribution, started=started)
 
 
-def _verdict_with_faults(question: Question, response: Response, method: str) -> Verdict:
-    """Return the verdict on a plan with stuck cells: the method's on the same plan without them, and the events."""
+def _verdict_with_faults(question: Question, response: Response, method: str) -> tuple[Verdict, Response]:
+    """Return the verdict on a plan with faults: the method's on the same plan without them, and the events; and that plan's response."""
     plan, n_probes = without_faults(question.plan), response.n_probes
     programmer = Programmer(plan, seed=question.seed)
     errors = programmer.checked_errors() if n_probes else tuple(programmer.checked_errors())
     sound = respond(plan, question.graph, question.samples, seed=question.seed, n_probes=n_probes, errors=errors, view=programmer.mean)
     healthy = choose(method, replace(question, plan=plan, programmer=programmer, errors=errors), sound)
-    verdict = with_faults(question, _sound_of(response, sound), healthy, plan)
+    sound = _sound_of(response, sound)
+    verdict = with_faults(question, sound, healthy, plan)
     if method == "auto" and verdict.rel_error_estimate > question.tol_rel:
-        why = f"stuck cells by single events would be off by about {100 * verdict.rel_error_estimate:.0f} %"
+        why = f"faults by single events would be off by about {100 * verdict.rel_error_estimate:.0f} %"
         trials = METHODS["corrected"](question, response)
         if trials.rel_error_estimate > verdict.rel_error_estimate:
-            return verdict
-        return replace(trials, reason=f"{why}; {trials.reason}", details={**trials.details, "stuck_mse": verdict.details["stuck_mse"]})
-    return verdict
+            return verdict, sound
+        verdict = replace(trials, reason=f"{why}; {trials.reason}", details={**trials.details, **_of_faults(verdict)})
+    return verdict, sound
+
+
+def _of_faults(verdict: Verdict) -> dict[str, float]:
+    return {name: value for name, value in verdict.details.items() if name in FAULT_DETAILS or name.startswith(FAULTS_OF)}
 
 
 def _sound_of(response: Response, sound: Response) -> Response:
@@ -135,8 +143,8 @@ def _check_memory(plan: Plan, graph: Network, n_images: int, limit: int) -> None
 
 def _outputs(plan: Plan, graph: Network, samples: Samples, reference: Reference) -> _Outputs:
     clean = Weights(weights={}, biases={}).outputs(graph, samples)
-    has_levels = any(layer.site.encoding.n_levels is not None for layer in plan.layers)
-    has_converters = any(layer.path is not None for layer in plan.layers)
+    has_levels = any(layer.site.is_quantized for layer in plan.layers)
+    has_converters = any(layer.path is not None or layer.buffers is not None for layer in plan.layers)
     quantized = ideal_weights(plan).outputs(graph, samples) if has_levels or has_converters else clean
     return _Outputs(clean=clean, quantized=quantized, wanted=clean if reference == "float" else quantized)
 
@@ -164,7 +172,7 @@ def _report(
         mse_rel=mse_rel,
         bias2=verdict.bias2,
         variance=verdict.variance,
-        by_layer=attribution_by_layer(question, response, mse=verdict.mse) if attribution else {},
+        by_layer=attribution_by_layer(question, response, mse=verdict.mse, faults=_by_layer(verdict)) if attribution else {},
         by_cause=_by_cause(question, response, verdict, outputs) if attribution else {},
         by_output=verdict.by_output,
         method=verdict.method,
@@ -187,9 +195,12 @@ def _report(
 
 
 def _by_cause(question: Question, response: Response, verdict: Verdict, outputs: _Outputs) -> dict[str, float]:
-    return attribution_by_cause(
-        question, response, mse=verdict.mse, quantized=outputs.quantized, faults=verdict.details.get("stuck_mse")
-    )
+    faults = {cause: verdict.details[f"{cause}_mse"] for cause in CAUSES if f"{cause}_mse" in verdict.details}
+    return attribution_by_cause(question, response, mse=verdict.mse, quantized=outputs.quantized, faults=faults)
+
+
+def _by_layer(verdict: Verdict) -> dict[str, float]:
+    return {name.removeprefix(FAULTS_OF): value for name, value in verdict.details.items() if name.startswith(FAULTS_OF)}
 
 
 def _accuracy(question: Question, verdict: Verdict) -> float | None:
@@ -210,10 +221,12 @@ def _mean_activity(plan: Plan, response: Response) -> dict[str, Array]:
 
 def _chip_sd(response: Response, wanted: Array, verdict: Verdict) -> float | None:
     """Return the first-order spread over chips, scaled to the better closure's variance where there is one."""
-    sd = response.chip_sd(wanted)
-    if sd is None or response.variance <= 0.0:
-        return sd
-    return sd * max(verdict.variance, 0.0) / response.variance
+    sd, by_faults = response.chip_sd(wanted), verdict.details.get("fault_chip_variance", 0.0)
+    if sd is None:
+        return None
+    variance = verdict.details.get("healthy_variance", verdict.variance)
+    scale = max(variance, 0.0) / response.variance if response.variance > 0.0 else 1.0
+    return float(np.hypot(sd * scale, np.sqrt(by_faults)))
 
 
 def _by_component(power: dict[str, LayerPower]) -> dict[str, float]:
@@ -222,13 +235,17 @@ def _by_component(power: dict[str, LayerPower]) -> dict[str, float]:
         "amplifiers": sum(p.amplifiers_w for p in power.values()),
         "dacs": sum(p.dacs_w for p in power.values()),
         "adcs": sum(p.adcs_w for p in power.values()),
+        "memories": sum(p.memories_w for p in power.values()),
     }
     return {name: watts for name, watts in sums.items() if watts > 0.0 or name in ("memristors", "amplifiers")}
 
 
 def meaning_of(plan: Plan) -> tuple[str, ...]:
     """Return in words what the spec's relative numbers mean in siemens and volts."""
-    site = plan.layers[0].site
+    first = next((layer for layer in plan.layers if not layer.is_digital), None)
+    if first is None:
+        return _memories_in_words(plan)
+    site = first.site
     law, g_max = site.cell.programming, site.cell.g_max_siemens
     lines = []
     if law is not None:
@@ -240,9 +257,26 @@ def meaning_of(plan: Plan) -> tuple[str, ...]:
     stored = f"in slices of {', '.join(map(str, bits))} bits" if bits else f"{site.mapping.levels} levels"
     stored = "analog" if site.encoding.n_levels is None else stored
     around = "" if site.encoding.kind == "differential" else ", zero in the middle of the range"
-    lines += _converters_in_words(plan.layers[0])
+    lines += _converters_in_words(first)
     lines.append(f"largest weight of {site.layer!r} at {format_quantity(used, 'siemens', n_digits=4)}, {stored}{around}")
-    return tuple(lines)
+    return (*lines, *_memories_in_words(plan))
+
+
+def _memories_in_words(plan: Plan) -> tuple[str, ...]:
+    """Return what memories hold, how it errs, and what it takes."""
+    words, seen = [], {access.part: access for layer in plan.layers for access in accesses_of(layer)}
+    for part, access in seen.items():
+        every = [a for layer in plan.layers for a in accesses_of(layer) if a.part == part]
+        bits, memory = sum((a.reads + a.writes) * a.memory.word.n_bits for a in every), access.memory
+        taken = sum((a.reads + a.writes) * a.memory.read_bits for a in every) / bits
+        rates = [rate for a in every for rate in a.memory.error_rates]
+        span = f"{min(rates):.3g}" if min(rates) == max(rates) else f"{min(rates):.3g} to {max(rates):.3g}"
+        name = part.replace("_", " ")
+        words.append(
+            f"{name} of {len(every)} layers in words of {memory.word.n_bits} bits ({memory.word.coding}), {memory.faults.kind} faults, "
+            f"p = {span}; {bits} bits an inference at {taken:.3f} of the energy at 1 of {memory.law.kind}"
+        )
+    return tuple(words)
 
 
 def _converters_in_words(layer: PlacedLayer) -> list[str]:

@@ -104,7 +104,7 @@ class Forward:
         self.layers: Mapping[NodeIndex, PlacedLayer] = plan.layer_of_node()
         self.view = mean_weights(plan)
         self.moments = moments_of(plan, self.view)
-        through = [layer for layer in plan.layers if layer.path is not None or layer.site.is_sparse]
+        through = [layer for layer in plan.layers if layer.path is not None or layer.site.is_sparse or layer.buffers is not None]
         self.cells = {layer.node: Programmer(replace(plan, layers=(layer,)), seed=seed) for layer in through}
 
     def run(self, images: Array, chunk: int) -> Trace:

@@ -20,7 +20,7 @@ from accelsim.placement import PlacedLayer, Plan
 from accelsim.response.passes import Linearization, linearize, pull, push
 from accelsim.response.probes import combinations, every_output, probe_variance
 from accelsim.response.target import mean_weights
-from accelsim.response.weights import Weights
+from accelsim.response.weights import StoredVariances, Weights
 from workloads.kernels import GradientMoments
 from workloads.network import Network, NodeIndex, from_lanes, to_lanes
 from workloads.operators.base import Array
@@ -44,6 +44,10 @@ class LayerResponse:
         The same for a bias that is stored in devices, `(n_columns,)`.
     programming_by_output, read_by_output, converter_by_output
         Variance of each output, averaged over images, `(n_out,)` (one entry with probes).
+    inputs_by_output, sums_by_output
+        The same by what values in memories read as: the layer's inputs, and the sums of its row blocks.
+    input_power, sum_power
+        Squared gradient of each value of its inputs and of its sums, averaged over images, over n_out; None where they are not stored.
     row_activity
         Squared input of each weight's row, summed over positions and averaged over images, in the shape of the weights.
     """
@@ -54,6 +58,10 @@ class LayerResponse:
     read_by_output: Array
     converter_by_output: Array
     row_activity: Array
+    inputs_by_output: Array
+    sums_by_output: Array
+    input_power: Array | None = None
+    sum_power: Array | None = None
 
     @property
     def programming(self) -> float:
@@ -68,7 +76,8 @@ class LayerResponse:
     @property
     def variance_by_output(self) -> Array:
         """Variance of each output by all causes."""
-        return self.programming_by_output + self.read_by_output + self.converter_by_output
+        by_cells = self.programming_by_output + self.read_by_output + self.converter_by_output
+        return by_cells + self.inputs_by_output + self.sums_by_output
 
     @property
     def read_noise(self) -> float:
@@ -139,6 +148,10 @@ class _Tally:
     read: Array
     converters: Array
     activity: Array
+    inputs: Array
+    sums: Array
+    input_power: Array
+    sum_power: Array
 
 
 def respond(
@@ -208,6 +221,10 @@ class _Worker:
             read=np.zeros(self.n_carried),
             converters=np.zeros(self.n_carried),
             activity=np.zeros(()),
+            inputs=np.zeros(self.n_carried),
+            sums=np.zeros(self.n_carried),
+            input_power=np.zeros(()),
+            sum_power=np.zeros(()),
         )
 
     def add(self, images: Array) -> None:
@@ -259,6 +276,22 @@ class _Worker:
             self._add_fresh(tally.read, delta, spread)
         if i in point.rests:
             self._add_fresh(tally.converters, delta, point.rests[i])
+        if i in self.view.buffers:
+            self._add_stored(point, i, delta, x.shape[-1])
+
+    def _add_stored(self, point: Linearization, i: NodeIndex, delta: Array, n_images: int) -> None:
+        """Add what memories of layer i's values do: independent from value to value."""
+        tally, buffers, variances = self.tallies[i], self.view.buffers[i], point.stored.get(i, StoredVariances())
+        if buffers.inputs is not None:
+            (at_inputs,) = point.maps[i].pull(delta)
+            assert at_inputs is not None  # a layer's map has its one input
+            tally.input_power = tally.input_power + _squares(at_inputs)
+            if variances.inputs is not None:
+                self._add_fresh(tally.inputs, at_inputs, variances.inputs)
+        if buffers.sums is not None:
+            tally.sum_power = tally.sum_power + _squares(delta)
+            if variances.sums is not None:
+                self._add_fresh(tally.sums, delta, variances.sums)
 
     def _add_fresh(self, by_output: Array, delta: Array, spread: Array) -> None:
         """Add errors that are independent from position to position, of variance `spread` `(*shape, B)`."""
@@ -300,6 +333,10 @@ class _Worker:
                 programming_by_output=t.programming / to_output,
                 read_by_output=t.read / to_output,
                 converter_by_output=t.converters / to_output,
+                inputs_by_output=t.inputs / to_output,
+                sums_by_output=t.sums / to_output,
+                input_power=t.input_power / per if t.input_power.ndim else None,
+                sum_power=t.sum_power / per if t.sum_power.ndim else None,
                 row_activity=np.broadcast_to(t.activity / n_images, t.power.shape),
             )
             for n, t in self.tallies.items()
@@ -318,6 +355,11 @@ class _Worker:
 def _distinct(values: Array) -> Array:
     """Return one entry along each axis that is only broadcast."""
     return values[tuple(slice(0, 1) if step == 0 else slice(None) for step in values.strides)]
+
+
+def _squares(delta: Array) -> Array:
+    """Return squares summed over lanes."""
+    return np.einsum("...l,...l->...", delta, delta).astype(np.float64)
 
 
 def _stacked(errors: Sequence[Array]) -> Array:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from accelsim.response.weights import Weights
+from accelsim.response.weights import StoredVariances, Weights
 from workloads.network import INPUT, Network, NodeIndex
 from workloads.operators.base import Array, LocalMap, Slopes
 from workloads.operators.matrix import MatrixOperator
@@ -84,6 +84,8 @@ class Linearization:
     def error_drive(self, i: NodeIndex) -> Array:
         """Return what errors of layer i's weights meet."""
         return self.drives.get(i, self.matrix_inputs[i])
+    stored: Mapping[NodeIndex, StoredVariances] = field(default_factory=dict)
+    """Variances of what memories of values leave, by layer."""
 
 
 def ancestors(graph: Network) -> frozenset[NodeIndex]:
@@ -115,6 +117,7 @@ def linearize(graph: Network, images: Array, view: Weights) -> Linearization:
     matrix_inputs: dict[NodeIndex, Array] = {}
     rests: dict[NodeIndex, Array] = {}
     drives: dict[NodeIndex, Array] = {}
+    stored: dict[NodeIndex, StoredVariances] = {}
     for i, node in enumerate(graph.nodes[: graph.output + 1]):
         if i not in needed:
             continue
@@ -123,6 +126,8 @@ def linearize(graph: Network, images: Array, view: Weights) -> Linearization:
             values[i], rest = view.averaged(i, node.operator, inputs[0])
             if rest is not None:
                 rests[i] = rest
+            if (variances := view.stored_variances(i, node.operator, inputs[0])) is not None:
+                stored[i] = variances
             maps[i] = MatrixMap(node.operator, view.weights[i], inputs[0].size // inputs[0].shape[-1])
             matrix_inputs[i] = view.driven(i, inputs[0])
             path = view.paths.get(i)
@@ -135,7 +140,8 @@ def linearize(graph: Network, images: Array, view: Weights) -> Linearization:
                 maps[i] = node.operator.linearize(inputs, values[i])
         _forget(values, node.inputs, last, i, graph.output)
     return Linearization(
-        graph=graph, output=values[graph.output], maps=maps, matrix_inputs=matrix_inputs, noisy=noisy, rests=rests, drives=drives
+        graph=graph, output=values[graph.output], maps=maps, matrix_inputs=matrix_inputs, noisy=noisy, rests=rests, drives=drives,
+        stored=stored,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from accelsim.datapath import DataPath, Slices
 from accelsim.placement import Plan
 from accelsim.response.weights import Weights
+from accelsim.stored_signals import Buffers
 from devices.base.errors import NetworkError
 from workloads.network import INPUT, Network, NodeIndex
 from workloads.operators.base import Array
@@ -37,6 +38,11 @@ def paths_of(plan: Plan) -> dict[NodeIndex, DataPath]:
     return {layer.node: layer.path for layer in plan.layers if layer.path is not None}
 
 
+def buffers_of(plan: Plan) -> dict[NodeIndex, Buffers]:
+    """Return the memories of values, of the layers that have any."""
+    return {layer.node: layer.buffers for layer in plan.layers if layer.buffers is not None}
+
+
 def ideal_weights(plan: Plan) -> Weights:
     """Return the quantized weights, without error, in ohmic cells."""
     return Weights(
@@ -48,6 +54,7 @@ def ideal_weights(plan: Plan) -> Weights:
             for layer in plan.layers
             if layer.path is not None
         },
+        buffers={node: buffers.sound() for node, buffers in buffers_of(plan).items()},
     )
 
 
@@ -61,6 +68,7 @@ def mean_weights(plan: Plan, *, quantized: bool = True) -> Weights:
         paths=paths_of(plan),
         slices={node: _singles(mean) for node, (mean, _) in moments.items()},
         variances={node: _singles(variance) for node, (_, variance) in moments.items()},
+        buffers=buffers_of(plan),
     )
 
 

@@ -14,6 +14,7 @@ from accelsim.placement import PlacedLayer, Plan
 from accelsim.response.probes import N_ERRORS
 from accelsim.response.target import mean_weights
 from accelsim.response.weights import Weights
+from accelsim.stored_weights import WordSite
 from devices.base.stream import normals, normals_of_sites, site_id
 from workloads.network import NodeIndex
 from workloads.operators.base import Array
@@ -53,7 +54,8 @@ class Programmer:
         self.seed = seed
         self.layers = plan.layers
         self.mean = mean_weights(plan)
-        self.groups = [SiteCells(sites) for sites in _grouped(plan.layers)]
+        self.words = {layer.node: layer.site for layer in plan.layers if isinstance(layer.site, WordSite)}
+        self.groups = [SiteCells(sites) for sites in _grouped([layer for layer in plan.layers if layer.node not in self.words])]
 
     def checked_errors(self) -> "CheckedErrors":
         """Return the errors of the programmings that a prediction is checked with."""
@@ -69,8 +71,8 @@ class Programmer:
         )
 
     def draw(self, trial: int, *, sign: float = 1.0) -> Draw:
-        """Return trial number `trial`; with `sign=-1` its mirror image, from the same normals negated."""
-        weights: dict[NodeIndex, Array] = {}
+        """Return trial number `trial`; with `sign=-1` its mirror image, from the same normals negated and words of memory mirrored."""
+        weights = {node: site.sampled(seed=self.seed, trial=trial, sign=sign) for node, site in self.words.items()}
         biases: dict[NodeIndex, Array] = {}
         slices: dict[NodeIndex, Slices] = {}
         stored: dict[str, Cells] = {}
@@ -82,7 +84,8 @@ class Programmer:
                         slices[node] = tuple(part.astype(np.float32) for part in site.slices(conductances))
                 else:
                     biases[node] = decoded
-        return Draw(view=Weights(weights=weights, biases=biases, paths=self.mean.paths, slices=slices), cells=stored)
+        view = Weights(weights=weights, biases=biases, paths=self.mean.paths, slices=slices, buffers=self.mean.buffers)
+        return Draw(view=view, cells=stored)
 
 
 N_CHECKED = N_ERRORS

@@ -16,6 +16,7 @@ from accelsim.placement import Plan, image_chunks
 from accelsim.response.labels import usable_labels
 from accelsim.response.passes import Linearization, linearize, push
 from accelsim.sampling.programmings import Draw, Programmer, reads_of
+from accelsim.stored_signals import SignalSite
 from devices.base.stream import normals, site_id
 from workloads.network import Network, NodeIndex, from_lanes
 from workloads.operators.base import Array
@@ -48,7 +49,8 @@ class TrialRunner:
         self.layers = plan.layer_of_node()
         self.read_sites = {n: site_id(layer.name, "read", 0) for n, layer in self.layers.items() if layer.site.read_law is not None}
         sizes = {chunk.shape[-1] for chunk in self.chunks}
-        self.programs = {} if self.read_sites or self.programmer.mean.paths else {size: Program(graph, size) for size in sizes}
+        plain = not (self.read_sites or self.programmer.mean.paths or self.programmer.mean.buffers)
+        self.programs = {} if not plain else {size: Program(graph, size) for size in sizes}
         mean = self.programmer.mean
         self.points: list[Linearization] = [linearize(graph, chunk, mean) for chunk in self.chunks] if control else []
         self.mean_outputs = [_flat(p.output) for p in self.points]
@@ -65,7 +67,7 @@ class TrialRunner:
         start = 0
         for number, images in enumerate(self.chunks):
             meter = _Meter(self.layers, draw) if trial < N_POWER_TRIALS else None
-            output = _flat(self._output(draw, trial, number, images, meter))
+            output = _flat(self._output(draw, trial, number, images, meter, sign))
             wanted = self.reference[start : start + len(output)]
             loss += float(np.sum((output - wanted) ** 2))
             if pushed:
@@ -82,10 +84,10 @@ class TrialRunner:
             power_w=power / start if trial < N_POWER_TRIALS else np.nan,
         )
 
-    def _output(self, draw: Draw, trial: int, number: int, images: Array, meter: "_Meter | None") -> Array:
+    def _output(self, draw: Draw, trial: int, number: int, images: Array, meter: "_Meter | None", sign: float) -> Array:
         if meter is None and self.programs:
             return self.programs[images.shape[-1]].run(images, draw.view.weights, draw.view.biases)
-        return run(self.graph, images, apply=self._apply(draw, trial, number, meter))
+        return run(self.graph, images, apply=self._apply(draw, trial, number, meter, sign))
 
     def _pushed(self, draw: Draw) -> list[Array]:
         """Return the linear response to a programming, `(images, n_out)` for each chunk."""
@@ -94,8 +96,13 @@ class TrialRunner:
         bias_errors = {n: b - mean.biases[n] for n, b in draw.view.biases.items()}
         return [_flat(push(point, errors, bias_errors)) for point in self.points]
 
-    def _apply(self, draw: Draw, trial: int, number: int, meter: "_Meter | None") -> Callable[[NodeIndex, tuple[Array, ...]], Array]:
+    def _apply(
+        self, draw: Draw, trial: int, number: int, meter: "_Meter | None", sign: float
+    ) -> Callable[[NodeIndex, tuple[Array, ...]], Array]:
         view = draw.view
+
+        def stored(site: SignalSite, block: int, values: Array) -> Array:
+            return site.sampled(values, seed=self.seed, trial=trial, chunk=number, number=block, sign=sign)
 
         def apply(i: NodeIndex, inputs: tuple[Array, ...]) -> Array:
             operator = self.graph.nodes[i].operator
@@ -105,8 +112,8 @@ class TrialRunner:
                 meter.read(i, inputs[0])
             if i in view.paths:
                 reads = reads_of(self.layers[i].site, draw, seed=self.seed, trial=trial, chunk=number)
-                return view.product(i, operator, inputs[0], **reads)
-            y = view.product(i, operator, inputs[0])
+                return view.product(i, operator, inputs[0], stored=stored, **reads)
+            y = view.product(i, operator, inputs[0], stored=stored)
             if i in self.read_sites:
                 y += self._read_noise(i, draw, inputs[0], y.shape, trial, number)
             return y
@@ -134,6 +141,8 @@ class _Meter:
     def read(self, i: NodeIndex, x: Array) -> None:
         """Account the reads of node i for inputs `(*shape, B)`."""
         layer = self.layers[i]
+        if layer.name not in self.draw.cells:  # its weights are words
+            return
         cells, n_images = self.draw.cells[layer.name], x.shape[-1]
         total = np.sum(cells, axis=0, dtype=np.float64)
         self.sum_w += float(np.sum(total * row_activity(layer, x))) * layer.volts_per_unit**2 * n_images

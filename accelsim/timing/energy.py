@@ -12,11 +12,12 @@ from typing import TypeAlias
 
 from accelsim.chip import Chip, Part
 from accelsim.ledger import conversions_of, inferences_per_second, read_power
-from accelsim.placement import Plan, check_question
+from accelsim.placement import PlacedLayer, Plan, check_question
 from accelsim.response.target import mean_weights
 from accelsim.timing.graph import PS
 from accelsim.timing.mapping import MappedStep, TimedPlan, value_bits
 from accelsim.timing.recurrence import Times
+from accelsim.values_in_memory import accesses_of
 from devices.base.errors import SpecError
 from workloads.samples import Samples
 
@@ -91,8 +92,11 @@ def image_ledger(timed: TimedPlan, *, samples: Samples | None = None) -> Ledger:
     for mapped in timed.steps:
         for key, count, energy in _converters(timed.chip, mapped, energies):
             _add(entries, key, count, energy)
-    for (component, layer), energy_j in data.items():
-        entries[component, "read", layer, "compute"] = Entry(count=_reads(timed, layer), energy_j=energy_j)
+    for placed in timed.plan.layers:
+        for key, count, energy in _memories(placed):
+            _add(entries, key, count, energy)
+    for (component, name), energy_j in data.items():
+        entries[component, "read", name, "compute"] = Entry(count=_reads(timed, name), energy_j=energy_j)
     return Ledger(entries=entries)
 
 
@@ -137,6 +141,15 @@ def _converters(chip: Chip, mapped: MappedStep, parts: list[Part]) -> Iterator[t
             )
         count = mapped.actions[action] if chip.serial is not None else known or mapped.actions[action]
         yield (name, action, mapped.step.name, "compute"), count, model.energy_j(converter.n_bits)  # type: ignore[attr-defined]
+
+
+def _memories(layer: PlacedLayer) -> Iterator[tuple[Key, float, float]]:
+    """Yield what a layer reads from memories and writes into them: numbers, and the energy of each."""
+    for access in accesses_of(layer):
+        for action, count in (("load", access.reads), ("store", access.writes)):
+            energy_j = access.memory.cost("read" if action == "load" else "write").energy_j
+            if count and energy_j:
+                yield (f"memory_{access.part}", action, layer.name, "memory"), float(count), energy_j
 
 
 def _reads(timed: TimedPlan, layer: str) -> float:

@@ -20,7 +20,7 @@ from accelsim.timing.mapping import Copies, MappedStep, Rooms, TimedPlan, array_
 from accelsim.timing.occupancy import peaks, shares
 from accelsim.timing.power import power_trace
 from accelsim.timing.recurrence import Times, recurrence
-from devices.base.errors import SpecError
+from devices.base.errors import SpecError, UnsupportedMethodError
 from workloads.samples import Samples
 
 Engine = Literal["bound", "recurrence", "des"]
@@ -69,6 +69,7 @@ def simulate(
     """
     started = time.perf_counter()
     _check(engine, images, token, service)
+    _refuse_digital(plan)
     timed = map_in_time(plan, copies=copies, token=token, rooms=rooms)
     notes: list[str] = []
     if engine == "des":
@@ -107,6 +108,15 @@ def times_of(
         return recurrence(timed.graph, _arrivals(arrivals, images, seed))
     timed, _ = _affordable(timed, images, copies=copies, token=token, rooms=rooms)
     return simulate_events(timed.graph, _arrivals(arrivals, images, seed), service=service, seed=seed).times
+
+
+def _refuse_digital(plan: Plan) -> None:
+    digital = [layer.name for layer in plan.layers if layer.is_digital]
+    if digital:
+        raise UnsupportedMethodError(
+            f"simulate() times layers on arrays; {digital[0]!r} is computed from weights in a memory, whose time it does not know: "
+            f"[layers.\"{digital[0]}\"] memory.weights = \"none\", or predict() only"
+        )
 
 
 def _check(engine: str, images: int, token: int, service: str) -> None:

@@ -57,6 +57,10 @@ class About:
         Whether a layer may differ in it.
     coded
         Whether the codec reads and writes it; False for what the record's owner does himself.
+    short
+        Whether short paths lead into a table that is absent.
+    record
+        Returns the record's type where the hint only stands for it: called when a table is first met, since its module is slow to import.
     """
 
     doc: str = ""
@@ -67,6 +71,8 @@ class About:
     docs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     per_layer: bool = True
     coded: bool = True
+    short: bool = True
+    record: Callable[[], type] | None = None
 
     def rule(self, name: str) -> str:
         """Return the bound as text, such as `0 <= levels`; empty without one."""
@@ -100,6 +106,11 @@ class Entry:
         """Whether a record cannot be made without it."""
         return self.default is dataclasses.MISSING
 
+    @property
+    def record_type(self) -> Any:
+        """The type of a record."""
+        return self.hint if self.about.record is None else self.about.record()
+
     def kinds(self) -> Mapping[str, type]:
         """Return the records of a family by kind; empty for other shapes."""
         return self.about.kinds() if self.about.kinds else {}
@@ -130,7 +141,7 @@ def _shape(hint: Any, more: About) -> Shape:
         return "family"
     if get_origin(hint) is Literal:
         return "choice"
-    if dataclasses.is_dataclass(hint):
+    if more.record is not None or dataclasses.is_dataclass(hint):
         return "record"
     if hint == tuple[float, ...]:
         return "floats"
@@ -288,7 +299,7 @@ def _decode_entry(entry: Entry, raw: object, *, faults: Faults, path: str) -> An
     if entry.optional and raw == NONE:
         return None
     if entry.shape == "record":
-        return decode(entry.hint, raw, faults=faults, path=path)
+        return decode(entry.record_type, raw, faults=faults, path=path)
     if entry.shape == "family":
         return _decode_family(entry, raw, faults=faults, path=path)
     if entry.shape == "named":
@@ -398,8 +409,8 @@ def _checked(entry: Entry, value: object) -> object:
     if value is None and entry.optional:
         return None
     if entry.shape in ("record", "family"):
-        if not isinstance(value, entry.hint):
-            raise SpecError(f"need a {entry.hint.__name__}")
+        if not isinstance(value, entry.record_type):
+            raise SpecError(f"need a {entry.record_type.__name__}")
         return value
     if entry.shape == "named":
         record_type = get_args(entry.hint)[0]
@@ -527,4 +538,4 @@ def _default_text(entry: Entry) -> str:
         return "required"
     if entry.default is None:
         return f"absent: {entry.about.absent}" if entry.about.absent else "may be absent"
-    return "may be left out" if entry.shape in ("record", "named") else f"default {value_text(entry.name, entry.default)}"
+    return "may be left out" if entry.shape in TABLES else f"default {value_text(entry.name, entry.default)}"
