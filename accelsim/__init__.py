@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from accelsim.accelerator import Accelerator
     from accelsim.design import Design
     from accelsim.optimizer.optimize import optimize
+    from accelsim.page.document import write_page
     from accelsim.placement import Plan, place
     from accelsim.prediction.predict import predict
     from accelsim.report.design_report import DesignReport
@@ -79,6 +80,7 @@ __all__ = [
     "place",
     "predict",
     "simulate",
+    "write_page",
 ]
 
 _ERRORS = "devices.base.errors"
@@ -114,6 +116,7 @@ _HOME = {
     "place": "accelsim.placement",
     "predict": "accelsim.prediction.predict",
     "simulate": "accelsim.timing.simulate",
+    "write_page": "accelsim.page.document",
 }
 """The module each name comes from. No submodule of `accelsim` itself may bear one of these names."""
 

@@ -90,7 +90,10 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--seed", type=_natural, help="of all random numbers; drawn and printed when absent")
         return verb
 
-    for define in (_demo, _inspect, _spec, _predict, _validate, _optimize, _simulate, _evaluate, _devices, _memory, _cite, _fit, _diff):
+    defined = (
+        _demo, _inspect, _spec, _predict, _validate, _optimize, _simulate, _evaluate, _devices, _memory, _cite, _fit, _diff, _report,
+    )  # fmt: skip
+    for define in defined:
         define(add)
     return top
 
@@ -235,6 +238,12 @@ def _diff(add: Add) -> None:
     verb.add_argument("run_a", metavar="RUN_A")
     verb.add_argument("run_b", metavar="RUN_B")
     _out_file(verb)
+
+
+def _report(add: Add) -> None:
+    verb = add("report", "write a run folder as one page of HTML: the answer, tables, pictures, the spec with sources, how to get it again")
+    verb.add_argument("run", metavar="RUN", help="a run folder, or a folder of runs such as that of `validate`")
+    verb.add_argument("--out", metavar="HTML", help="write the page to a new file (RUN/report.html)")
 
 
 def _question(verb: argparse.ArgumentParser) -> None:

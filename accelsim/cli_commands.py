@@ -383,6 +383,14 @@ def _diff(options: argparse.Namespace) -> int:
     return answer_or_file(options, text=str(found), record=head(options) | found.numbers())
 
 
+def _report(options: argparse.Namespace) -> int:
+    from accelsim.page.document import write_page
+
+    written = write_page(options.run, options.out)
+    answer(options, text=f"{written}: open it in a browser; it needs no network", record=head(options) | {"page": str(written)})
+    return FINE
+
+
 def _fit(options: argparse.Namespace) -> int:
     from accelsim.cell_fit import cell_toml, fit_record, fit_text, stem_of
     from devices.fit import fit_law
@@ -440,4 +448,5 @@ def _demo(options: argparse.Namespace) -> int:
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo, "inspect": _inspect, "spec": _spec, "predict": _predict, "validate": _validate, "optimize": _optimize,
     "simulate": _simulate, "evaluate": _evaluate, "devices": _devices, "memory": _memory, "cite": _cite, "fit": _fit, "diff": _diff,
+    "report": _report,
 }  # fmt: skip

@@ -80,6 +80,12 @@ def test_the_certificate_is_tight_and_the_curve_passes_through_the_design() -> N
     assert on_curve == pytest.approx(found.mse, rel=0.03)
 
 
+def test_the_curve_ends_at_the_design_where_the_budget_does_not_bind() -> None:
+    found = answer(digits_plan("cnn", error_rel=0.02, clip=True), power_budget_w=1.0)
+    assert found.n_at_upper_bound == len(found.design.g_used_siemens)  # type: ignore[union-attr]
+    assert found.pareto[-1] == pytest.approx({"read_power_w": found.read_power_w, "mse": found.mse}, rel=1e-3)
+
+
 def test_a_yield_asks_for_a_better_mean_and_that_share_of_chips_meets_the_budget() -> None:
     plan = digits_plan("cnn", error_rel=0.004, clip=False)
     budget = budget_of(plan)

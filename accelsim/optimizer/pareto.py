@@ -64,8 +64,9 @@ def pareto(problem: Problem, n_points: int = 41, *, around: float | None = None)
 
 
 def _smallest_rate(problem: Problem, least_mse_siemens: Vector, *, largest: float) -> float:
-    """The rate below which nothing moves any more; with bias at least 1e-8 of the largest."""
+    """The rate below which nothing moves any more; where bias ends the trade-off inside the bounds at least 1e-8 of the largest."""
     rates = release_rates(problem, least_mse_siemens)
     rates = rates[np.isfinite(rates) & (least_mse_siemens > problem.c_min_siemens)]
     smallest = float(rates.min(initial=largest)) * (1.0 - 1e-12)
-    return smallest if problem.bias.is_constant else max(_SPAN * largest, smallest)
+    ends_at_bounds = problem.bias.is_constant or bool(np.all(least_mse_siemens >= problem.c_max_siemens))
+    return smallest if ends_at_bounds and smallest > 0.0 else max(_SPAN * largest, smallest)

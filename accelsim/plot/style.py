@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 # Okabe and Ito, "Color Universal Design", 2008
 BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#7F7F7F"
 MAX_NAME = 32
+MAX_TITLE, MAX_NOTE = 78, 96
+"""Characters that fit above a picture."""
 
 
 class Source(Protocol):
@@ -32,10 +34,10 @@ def axes_for(ax: "Axes | None", *, width: float = 7.0, height: float = 4.2) -> "
 def title(ax: "Axes", text: str, *, note: str = "") -> None:
     """Write what the picture says, flush left, with a smaller line below it."""
     size = 11 if len(text) <= 50 else 9
-    ax.set_title(plain(text), loc="left", fontsize=size, fontweight="bold", pad=21 if note else 6)
+    ax.set_title(plain(_cut(text, MAX_TITLE)), loc="left", fontsize=size, fontweight="bold", pad=21 if note else 6)
     if note:
         ax.annotate(
-            plain(note),
+            plain(_cut(note, MAX_NOTE)),
             (0.0, 1.0),
             xytext=(0, 6),
             xycoords="axes fraction",
@@ -54,8 +56,12 @@ def light_frame(ax: "Axes", *, grid: str = "both") -> None:
 
 
 def plain(text: str) -> str:
-    """Return text in which names from files cannot be read as formulas."""
-    return text.replace("$", r"\$")
+    """Return text in which names from files cannot be read as formulas, and characters that cannot be seen are question marks."""
+    return "".join(c if c.isprintable() else "?" for c in text).replace("$", r"\$")
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def short(name: str) -> str:

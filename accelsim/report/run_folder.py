@@ -26,6 +26,7 @@ import numpy as np
 
 from accelsim.report.base import SCHEMA, Report
 from accelsim.report.design_report import DesignReport
+from accelsim.report.drawing import drawn
 from accelsim.report.evaluation import Evaluation
 from accelsim.report.record_codec import arrays_of, decoded, encoded
 from accelsim.report.records import ErrorReport, TrialReport
@@ -121,13 +122,9 @@ def _write_run(report: Report, inside: Path, *, command: Sequence[str], figure: 
 
 def draw_to(report: Report, stem: Path) -> None:
     """Write the report's picture as `stem.png` and `stem.svg`."""
-    from matplotlib.figure import Figure  # slow to import; a figure that pyplot does not know of is never shown
-
-    n_bars = min(len(report.by_layer) + len(report.by_cause), 44) if isinstance(report, ErrorReport) else 8
-    drawn = Figure(figsize=(7.0, 1.6 + 0.32 * n_bars), layout="constrained")
-    report.plot(drawn.add_subplot())
-    drawn.savefig(stem.with_suffix(".png"), dpi=150)
-    drawn.savefig(stem.with_suffix(".svg"))
+    figure = drawn(report.plot)
+    figure.savefig(stem.with_suffix(".png"), dpi=150)
+    figure.savefig(stem.with_suffix(".svg"))
 
 
 def _manifest(report: Report, inside: Path, *, command: Sequence[str]) -> dict[str, Any]:

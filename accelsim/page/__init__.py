@@ -1,0 +1,1 @@
+"""Run folders as pages of HTML: one file that needs no network, to read, print and send."""
