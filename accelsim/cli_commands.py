@@ -21,7 +21,7 @@ from workloads.zoo import embedded_path
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from accelsim.prediction.explain import Remedy
+    from accelsim.prediction.remedies import Remedy
     from devices.fit import Fit
     from workloads.onnx_survey import SurveyRow
 
@@ -195,8 +195,8 @@ def _sizes(shape: tuple[int, ...] | None) -> str:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from accelsim.prediction.explain import explain
     from accelsim.prediction.predict import predict
+    from accelsim.prediction.remedies import remedies
     from accelsim.report.run_folder import save_report
 
     check_out(options)
@@ -216,9 +216,9 @@ def _predict(options: argparse.Namespace) -> int:
     if not options.explain:
         answer(options, text=str(report), record=report.to_json_dict())
         return FINE
-    remedies = explain(asked.plan, asked.samples, report, output=options.output, reference=options.reference)
-    record = report.to_json_dict() | {"explain": [asdict(remedy) for remedy in remedies]}
-    answer(options, text=f"{report}\n\n{_remedies_text(remedies)}", record=record)
+    found = remedies(asked.plan, asked.samples, report, output=options.output, reference=options.reference)
+    record = report.to_json_dict() | {"explain": [asdict(remedy) for remedy in found]}
+    answer(options, text=f"{report}\n\n{_remedies_text(found)}", record=record)
     return FINE
 
 

@@ -9,7 +9,7 @@ from accelsim.conducting import ReadConduction
 from accelsim.design import Design
 from accelsim.ledger import read_power
 from accelsim.optimizer.optimize import optimize
-from accelsim.prediction.explain import explain
+from accelsim.prediction.remedies import remedies
 from accelsim.prediction.predict import predict
 from accelsim.response.passes import linearize, pull, push
 from accelsim.response.target import ideal_weights, mean_weights
@@ -116,7 +116,7 @@ def test_one_bit_at_a_time_the_curve_is_only_a_gain() -> None:
 
 def test_explaining_says_what_ohmic_cells_would_buy() -> None:
     plan, images = digits_plan("cnn", *SINH, error_rel=0.005), digits_samples()[IMAGES]
-    remedies = explain(plan, images, predict(plan, images, seed=5), n_layers=1)
+    remedies = remedies(plan, images, predict(plan, images, seed=5), n_layers=1)
     assert remedies[0].what == "ohmic cells, all layers"
     assert remedies[0].mse == pytest.approx(predict(digits_plan("cnn", error_rel=0.005), images, seed=5).mse, rel=0.05)
 

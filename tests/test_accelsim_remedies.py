@@ -1,4 +1,4 @@
-"""explain(): what each remedy buys is what predicting the mended design says, by hand."""
+"""remedies(): what each remedy buys is what predicting the mended design says, by hand."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from accelsim.accelerator import Accelerator
 from accelsim.cli import main
 from accelsim.placement import place
-from accelsim.prediction.explain import Remedy, explain
 from accelsim.prediction.predict import predict
+from accelsim.prediction.remedies import Remedy, remedies
 from devices.cells import PROGRAMMING_LAWS
 from devices.read_noise import READ_LAWS
 from tests.digits import digits_network, digits_samples, judged
@@ -19,7 +19,7 @@ SPEC = ("cell.error_rel=0.05", "mapping.levels=16", "cell.read_noise.kind=state_
 def remedies_of(*assignments: str, name: str = "cnn") -> dict[str, Remedy]:
     network = digits_network(name)
     plan = place(network, Accelerator.preset("memse", set=assignments), calibration=digits_samples())
-    return {r.what: r for r in explain(plan, judged(), predict(plan, judged(), seed=4))}
+    return {r.what: r for r in remedies(plan, judged(), predict(plan, judged(), seed=4))}
 
 
 def mse_with(*assignments: str) -> float:

@@ -31,7 +31,7 @@ class Remedy:
     valid: bool
 
 
-def explain(
+def remedies(
     plan: Plan,
     samples: Samples,
     report: ErrorReport,
