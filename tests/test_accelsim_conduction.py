@@ -9,8 +9,8 @@ from accelsim.conducting import ReadConduction
 from accelsim.design import Design
 from accelsim.ledger import read_power
 from accelsim.optimizer.optimize import optimize
-from accelsim.prediction.remedies import remedies
 from accelsim.prediction.predict import predict
+from accelsim.prediction.remedies import remedies
 from accelsim.response.passes import linearize, pull, push
 from accelsim.response.target import ideal_weights, mean_weights
 from accelsim.sampling.monte_carlo import monte_carlo
@@ -116,9 +116,9 @@ def test_one_bit_at_a_time_the_curve_is_only_a_gain() -> None:
 
 def test_explaining_says_what_ohmic_cells_would_buy() -> None:
     plan, images = digits_plan("cnn", *SINH, error_rel=0.005), digits_samples()[IMAGES]
-    remedies = remedies(plan, images, predict(plan, images, seed=5), n_layers=1)
-    assert remedies[0].what == "ohmic cells, all layers"
-    assert remedies[0].mse == pytest.approx(predict(digits_plan("cnn", error_rel=0.005), images, seed=5).mse, rel=0.05)
+    found = remedies(plan, images, predict(plan, images, seed=5), n_layers=1)
+    assert found[0].what == "ohmic cells, all layers"
+    assert found[0].mse == pytest.approx(predict(digits_plan("cnn", error_rel=0.005), images, seed=5).mse, rel=0.05)
 
 
 def test_the_optimizer_keeps_to_what_it_promises() -> None:
