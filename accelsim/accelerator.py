@@ -58,9 +58,9 @@ def _read_laws() -> dict[str, type]:
 
 
 def _drift_laws() -> dict[str, type]:
-    from devices.drift import DRIFT_LAWS
+    from devices.ageing import AGEING_LAWS
 
-    return dict(DRIFT_LAWS)
+    return dict(AGEING_LAWS)
 
 
 def _stuck_laws() -> dict[str, type]:

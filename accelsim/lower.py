@@ -275,7 +275,12 @@ class ArraySite:
         """Return the variance of the weights of each slice at one read, given their mean stored values; None without read noise."""
         if self.read_law is None:
             return None
-        return self.read_slices_of(tuple(np.sqrt(m**2 + v) for m, v in zip(*self.stored())))
+        return self._slice_variances(self._mean_read_variances())
+
+    def _mean_read_variances(self) -> Cells:
+        """Return the variance of each cell at one read, on average over what is stored, siemens squared."""
+        assert self.read_law is not None  # the caller has looked
+        return tuple(self.read_law.mean_variance_siemens2(m, v, self.cell.g_max_siemens) for m, v in zip(*self.stored()))
 
     def read_slices_of(self, cells: Cells) -> Slices:
         """Return the variance of the weights of each slice at one read of given conductances."""
@@ -353,10 +358,7 @@ class ArraySite:
         """Return the variance of the effective weights at one read, given their mean stored values; None without read noise."""
         if self.read_law is None:
             return None
-        g_max = self.cell.g_max_siemens
-        # E v(G) over the stored values: a square law adds the variance of what is stored
-        seen = tuple(self.read_law.variance_siemens2(np.sqrt(m**2 + v), g_max) for m, v in zip(*self.stored()))
-        return self.weight_variance(seen, self.read_scale_siemens)
+        return self.weight_variance(self._mean_read_variances(), self.read_scale_siemens)
 
 
 def _over_square(variance: Array, scale: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from accelsim.accelerator import Accelerator, Cell
 from devices import catalog
-from devices.drift import PowerLaw
+from devices.ageing import Ageing
 from devices.programming import GaussianError
 
 A_DAY_S = 86_400.0
@@ -65,7 +65,7 @@ def preset_facts(name: str) -> PresetFacts:
 
 def _left(cell: Cell) -> float | None:
     """Return what is left of the highest conductance after a day, on average; None without drift."""
-    if not isinstance(cell.drift, PowerLaw):
+    if not isinstance(cell.drift, Ageing):
         return None
     aged = replace(cell.drift, t_s=A_DAY_S)  # type: ignore[type-var]
-    return float(aged.factors(np.full(1, cell.g_max_siemens))[0][0])
+    return float(aged.moments(np.full(1, cell.g_max_siemens), cell.g_max_siemens).mean_siemens[0] / cell.g_max_siemens)

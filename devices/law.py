@@ -170,6 +170,13 @@ class ReadLaw(ABC):
     def variance_siemens2(self, stored_siemens: Values, g_max_siemens: float) -> Values:
         """Return the variance of the conductance seen by one read."""
 
+    def mean_variance_siemens2(self, mean_siemens: Values, variance_siemens2: Values, g_max_siemens: float) -> Values:
+        """Return E v(G) over stored values of known mean and variance.
+
+        By default that at the root of E G^2: exact for laws a + b G^2, which others replace.
+        """
+        return self.variance_siemens2(np.sqrt(mean_siemens**2 + variance_siemens2), g_max_siemens)
+
 
 class ConductionLaw(ABC):
     """A cell's current over its voltage, I(G, v) = sum_k c_k(G) f_k(v) with c_1(G) = G; odd and rising in v."""

@@ -108,4 +108,22 @@ class PiecewiseOneOverF(SlowNoise):
         return self.by_state.at(np.asarray(asked_siemens, np.float64) / self.over_siemens)
 
 
-LOW_FREQUENCY_LAWS: dict[str, type[SlowNoise]] = {law.kind: law for law in (OneOverF, PiecewiseOneOverF)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogarithmicOneOverF(SlowNoise):
+    """Noise that rises with the logarithm of the state: Q g = scale log10(g / over), none below `over`, as in aihwkit's `reram.py`."""
+
+    kind: ClassVar[str] = "one_over_f_logarithmic"
+    scale_siemens: float = field(metadata=about("What each decade of the state adds.", at_least=0.0))
+    over_siemens: float = field(metadata=about("Conductance that the logarithm's argument is over.", above=0.0))
+    t_read_s: float = field(metadata=_T_READ)
+    t_s: float = field(default=0.0, metadata=_T)
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+    def q(self, asked_siemens: Values) -> Values:
+        asked = np.maximum(np.asarray(asked_siemens, np.float64), self.over_siemens)
+        return self.scale_siemens * np.log10(asked / self.over_siemens) / asked
+
+
+LOW_FREQUENCY_LAWS: dict[str, type[SlowNoise]] = {law.kind: law for law in (OneOverF, PiecewiseOneOverF, LogarithmicOneOverF)}

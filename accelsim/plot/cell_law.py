@@ -21,7 +21,8 @@ def plot_cell(cell: Cell, name: str, ax: "Axes | None" = None) -> "Axes":
     ax = axes_for(ax)
     states = np.linspace(max(cell.g_min_siemens, 1e-3 * cell.g_max_siemens), cell.g_max_siemens, N_STATES)
     laws = tuple(law for law in (cell.device_to_device, cell.programming, cell.low_frequency_noise) if law is not None)
-    _draw(ax, CellChain(laws), states, cell, label="stored", color=BLUE)
+    if laws or cell.drift is None:
+        _draw(ax, CellChain(laws), states, cell, label="stored", color=BLUE)
     if cell.drift is not None:
         aged = replace(cell.drift, t_s=LATER_S)  # type: ignore[type-var]
         _draw(ax, CellChain((*laws, aged)), states, cell, label="after a day", color=VERMILION)
@@ -32,7 +33,7 @@ def plot_cell(cell: Cell, name: str, ax: "Axes | None" = None) -> "Axes":
     ax.set_xlabel("target conductance (uS)")
     ax.set_ylabel("error (uS)")
     light_frame(ax)
-    ax.legend(frameon=False, fontsize=9)
+    ax.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)  # above: curves may be anywhere
     title(ax, f"Cell of {name}", note="solid: standard deviation; dashed: mean less target")
     return ax
 

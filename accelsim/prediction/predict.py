@@ -22,9 +22,9 @@ from accelsim.response.target import Reference, graph_to_output, ideal_weights
 from accelsim.response.weights import Weights
 from accelsim.sampling.programmings import N_CHECKED, Programmer, power_views
 from accelsim.values_in_memory import accesses_of
+from devices.ageing import Ageing
 from devices.base.errors import MemoryLimitError, SpecError
 from devices.base.quantity import format_quantity
-from devices.drift import PowerLaw
 from devices.programming import GaussianError
 from workloads.network import Network
 from workloads.operators.base import Array
@@ -251,7 +251,7 @@ def meaning_of(plan: Plan) -> tuple[str, ...]:
     if law is not None:
         clipped = ", not below zero" if getattr(law, "clip", False) else ", unclipped"
         lines.append((law.in_words(g_max) if isinstance(law, GaussianError) else law.kind) + clipped)
-    if isinstance(site.cell.drift, PowerLaw):
+    if isinstance(site.cell.drift, Ageing):
         lines.append(site.cell.drift.in_words() + (", compensated by layer" if site.mapping.drift_compensation else ""))
     used, bits = float(site.g_used_siemens.max()), site.encoding.slice_bits
     stored = f"in slices of {', '.join(map(str, bits))} bits" if bits else f"{site.mapping.levels} levels"
