@@ -32,13 +32,16 @@ from accelsim.timing.critical import critical
 from accelsim.timing.des import simulate_events
 from accelsim.timing.energy import image_ledger, leakage
 from accelsim.timing.graph import Edge, Stage, TokenGraph
+from accelsim.timing.grid import Reach, Span
 from accelsim.timing.mapping import map_in_time
 from accelsim.timing.occupancy import peaks, shares
 from accelsim.timing.power import power_trace
 from accelsim.timing.recurrence import Times, recurrence
 from accelsim.timing.simulate import MAX_EVENTS, expected_events, peak_ops_hz, times_of
+from accelsim.timing.steps import _moved
 from accelsim.timing.trace import chrome_trace
 from validation.networks import DataMissingError, data_folder
+from workloads.operators.reshape import Pad, Slice
 
 TOPOLOGIES = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 NO_SHARING = ("chip.bus_bits=none", "chip.off_chip=none", "chip.mesh=none")
@@ -193,6 +196,51 @@ def assert_conserved(times: Times) -> None:
         assert stage.room is None or most <= stage.room
 
 
+@pytest.mark.parametrize("name", ["zfnet512", "resnet50", "inception_v2"])
+def test_sized_buffers_do_not_slow_images_down(name: str) -> None:
+    """Images follow each other as fast as the slowest stage takes them; with sizes that only just do not deadlock, ZFNet's would not."""
+    plan = place(topology(name), Accelerator.preset("isaac").with_set(*NO_SHARING), calibration=None)
+    timed = map_in_time(plan, copies="balanced")
+    assert all(stage.room is not None for stage in timed.graph.stages[:-1])
+    done = np.sort(recurrence(timed.graph, at_once(6)).done_ps)
+    least = bound(timed.graph).interval_ps
+    assert least <= done[-1] - done[-2] <= 1.002 * least
+    if name == "zfnet512":
+        tight = recurrence(map_in_time(plan, copies="balanced", rooms=1).graph, at_once(6)).done_ps
+        assert np.diff(np.sort(tight))[-1] > 1.02 * least
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_parts_of_maps_are_read_where_they_are(seed: int) -> None:
+    """Slices with steps and paddings on the way, one after the other, by moving a map that holds the numbers of its pixels."""
+    rng = np.random.default_rng(seed)
+    shape: tuple[int, ...] = (2, int(rng.integers(6, 11)), int(rng.integers(6, 11)))
+    rows, columns = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
+    where = np.broadcast_to((rows * shape[2] + columns)[None, ..., None], (*shape, 1)).astype(float)
+    seen: Reach | None = Reach(rows=Span.same(shape[1]), columns=Span.same(shape[2]))
+    for _ in range(3):
+        operator: Slice | Pad
+        if rng.random() < 0.5:
+            steps = [int(rng.choice([1, 2, -1])) for _ in range(2)]
+            operator = Slice((slice(None), slice(None, None, steps[0]), slice(1 if steps[1] > 0 else None, None, steps[1])))
+        else:
+            operator = Pad(((1, 0), *((int(rng.integers(0, 3)), int(rng.integers(0, 3))) for _ in range(2))), constant=-1.0)
+        read, shape = shape, operator.out_shape(shape)
+        where = operator.forward(where)
+        seen = _moved(operator, read, shape, seen)
+    assert seen is not None
+    found = where[-1, ..., 0]
+    width = columns.shape[1]
+    for row in range(shape[1]):
+        for column in range(shape[2]):
+            if found[row, column] >= 0:
+                pixel = divmod(int(found[row, column]), width)
+                spans = (seen.rows, row), (seen.columns, column)
+                assert tuple(int(span.first[i]) for span, i in spans) == tuple(int(span.last[i]) for span, i in spans) == pixel
+            else:
+                assert min(seen.rows.last[row], seen.columns.last[column]) < 0
+
+
 def test_shares_and_peaks_are_conserved(small: Plan) -> None:
     """T18: busy + blocked + starved = makespan, and no buffer holds more than its room."""
     timed = map_in_time(small, copies="balanced")
@@ -211,7 +259,7 @@ def test_engines_are_in_order(small: Plan) -> None:
 def test_shared_buses_and_links_cost_time() -> None:
     """A mesh with slow links: events see the contention, the recurrence does not, the bound counts the work."""
     network, _ = load_embedded("fashion_resnet")
-    mesh = ("chip.mesh.flit_bits=1", "chip.mesh.clock_hz=200 MHz", "chip.mesh.hop_cycles=2")
+    mesh = ("chip.mesh.flit_bits=1", "chip.mesh.clock_hz=160 MHz", "chip.mesh.hop_cycles=2")
     tiles = ("chip.arrays_per_core=1", "chip.cores_per_tile=1", "chip.n_tiles=none")
     plan = place(network, Accelerator.preset("isaac").with_set(*mesh, *tiles), calibration=None)
     alone, together = simulate(plan, engine="recurrence", images=3), simulate(plan, engine="des", images=3)

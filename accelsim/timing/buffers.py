@@ -6,7 +6,8 @@ buffer still holds what c has not given back: it needs room for
     max over t of  N_P(c, t) - release_c(t - 1)                                                                          (1)
 
 tokens, for every reader. Skip connections are what makes this more than a window. (1) is where sizing starts; the recurrence certifies
-it, and a buffer in a circle of waits is given a row more until there is none.
+it, and a buffer in a circle of waits is given a row more until there is none. Where images then follow each other more slowly than the
+slowest stage could take them, the buffers that the critical path waits for grow until they do not.
 """
 
 from collections.abc import Mapping
@@ -15,12 +16,17 @@ from typing import Literal
 
 import numpy as np
 
+from accelsim.timing.critical import critical_path
 from accelsim.timing.graph import TokenGraph
 from accelsim.timing.grid import Ints
-from accelsim.timing.recurrence import waiting_circle
+from accelsim.timing.recurrence import recurrence, waiting_circle
 from devices.base.errors import DeadlockError
 
 MAX_TRIES = 400
+N_IMAGES, CLOSE = 4, 1.002
+"""Images that are watched, and how near their interval must be to the slowest stage's work for buffers to be large enough."""
+MAX_WATCHED_TOKENS = 40_000_000
+"""Tokens of all runs in which buffers grow: where maps are so large, the first sizes stay."""
 
 
 def with_rooms(graph: TokenGraph, rooms: Literal["sized", "unbounded"] | int, *, widths: Mapping[str, int]) -> tuple[TokenGraph, list[str]]:
@@ -42,11 +48,27 @@ def with_rooms(graph: TokenGraph, rooms: Literal["sized", "unbounded"] | int, *,
         sized = _bounded(graph, sizes)
         circle = waiting_circle(sized, 2)
         if not circle:
-            return sized, []
+            return (sized if late else _widened(graph, sizes, row)), []
         grown = [i for i in circle if i in sizes]
         for i in grown:
             sizes[i] += row[i]
     raise DeadlockError(f"no sizes of the buffers were found with which the stages do not wait for each other, in {MAX_TRIES} tries")
+
+
+def _widened(graph: TokenGraph, sizes: dict[int, int], row: list[int]) -> TokenGraph:
+    """Return the graph with the buffers that the critical path waits for made larger, until images follow as fast as they can."""
+    least = max(stage.work_ps for stage in graph.stages)
+    sized = _bounded(graph, sizes)
+    for _ in range(MAX_WATCHED_TOKENS // (N_IMAGES * graph.n_tokens)):
+        times = recurrence(sized, np.zeros(N_IMAGES, np.int64))
+        done = np.sort(times.done_ps)
+        full = [i for i in critical_path(times).full if i in sizes]
+        if done[-1] - done[-2] <= CLOSE * least or not full:
+            break
+        for i in full:
+            sizes[i] += max(row[i], sizes[i] // 4)
+        sized = _bounded(graph, sizes)
+    return sized
 
 
 def _bounded(graph: TokenGraph, sizes: Mapping[int, int]) -> TokenGraph:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.timing.grid import Ints
 from accelsim.timing.recurrence import Tables, Times
 from devices.base.jit import jit
 
@@ -25,11 +24,19 @@ class Critical:
     share_ps: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticalPath:
+    """How long the critical path is in each stage, picoseconds (fills included), and at which stages it waits for room behind them."""
+
+    share_ps: tuple[int, ...]
+    full: tuple[int, ...]
+
+
 def critical(times: Times) -> Critical:
     """Return slack and critical path of a run by recurrence."""
     assert times.order is not None  # only the recurrence has it
     tables = Tables.of(times.graph, times.n_images)
-    start, finish, leave = (np.concatenate(parts) for parts in (times.start, times.finish, times.leave))
+    finish = np.concatenate(times.finish)
     makespan = times.makespan_ps
     latest_finish = np.full(len(finish), np.iinfo(np.int64).max, np.int64)
     latest_leave = np.repeat(makespan - tables.fill, np.diff(tables.offset))
@@ -40,7 +47,65 @@ def critical(times: Times) -> Critical:
     )  # fmt: skip
     slack = latest_finish - finish
     spans = list(zip(tables.offset[:-1], tables.offset[1:]))
-    return Critical(slack_ps=tuple(int(slack[a:b].min()) for a, b in spans), share_ps=_path(times, tables, start, finish, leave))
+    path = critical_path(times)
+    shares = {stage.name: share for stage, share in zip(times.graph.stages, path.share_ps)}
+    return Critical(slack_ps=tuple(int(slack[a:b].min()) for a, b in spans), share_ps=shares)
+
+
+def critical_path(times: Times) -> CriticalPath:
+    """Return the critical path, following from the last event what each one waited for."""
+    tables, graph = Tables.of(times.graph, times.n_images), times.graph
+    start, finish, leave = (np.concatenate(parts) for parts in (times.start, times.finish, times.leave))
+    last = max(range(len(graph.stages)), key=lambda i: int(times.leave[i][-1]) + graph.stages[i].fill_ps)
+    share, full = np.zeros(len(graph.stages), np.int64), np.zeros(len(graph.stages), np.bool_)
+    share[last] = graph.stages[last].fill_ps
+    _follow(
+        last, len(times.leave[last]) - 1, tables.offset, tables.n_tokens, tables.fill, tables.room, tables.edge_offset, tables.edge_source,
+        tables.edge_lag, tables.need, tables.need_offset, tables.reader_offset, tables.reader_stage, tables.reader_lag, tables.giver,
+        tables.giver_offset, start, finish, leave, share, full,
+    )  # fmt: skip
+    return CriticalPath(share_ps=tuple(share.tolist()), full=tuple(np.flatnonzero(full).tolist()))
+
+
+@jit()
+def _follow(
+    s: int, k: int, offset: NDArray, n_tokens: NDArray, fill: NDArray, room: NDArray, edge_offset: NDArray, edge_source: NDArray,
+    edge_lag: NDArray, need: NDArray, need_offset: NDArray, reader_offset: NDArray, reader_stage: NDArray, reader_lag: NDArray,
+    giver: NDArray, giver_offset: NDArray, start: NDArray, finish: NDArray, leave: NDArray, share: NDArray, full: NDArray,
+) -> None:  # fmt: skip
+    """Add up the time of each stage on the way back from token k of stage s to the first event, and mark where room was waited for."""
+    while True:
+        at = offset[s] + k
+        if leave[at] > finish[at]:  # it waited for room: go on with the token that gave it back
+            full[s] = True
+            back = k - room[s]
+            image, token = back // n_tokens[s], back % n_tokens[s]
+            for r in range(reader_offset[s], reader_offset[s + 1]):
+                c = reader_stage[r]
+                u = (image + reader_lag[r]) * n_tokens[c] + giver[giver_offset[r] + token]
+                if finish[offset[c] + u] == leave[at]:
+                    s, k = c, u
+                    break
+            at = offset[s] + k
+        begun = start[at]
+        share[s] += finish[at] - begun
+        if begun == 0:
+            return
+        if k and leave[at - 1] == begun:
+            k -= 1
+            continue
+        image, token = k // n_tokens[s], k % n_tokens[s]
+        found = False
+        for e in range(edge_offset[s], edge_offset[s + 1]):
+            p, wanted = edge_source[e], need[need_offset[e] + token]
+            index = (image - edge_lag[e]) * n_tokens[p] + wanted - 1
+            if image >= edge_lag[e] and wanted and leave[offset[p] + index] + fill[p] == begun:
+                share[p] += fill[p]
+                s, k = p, index
+                found = True
+                break
+        if not found:  # its image
+            return
 
 
 @jit()
@@ -81,45 +146,3 @@ def _latest(
                 if image >= edge_lag[e] and wanted:
                     index = offset[p] + (image - edge_lag[e]) * n_tokens[p] + wanted - 1
                     latest_leave[index] = min(latest_leave[index], late - fill[p])
-
-
-def _path(times: Times, tables: Tables, start: Ints, finish: Ints, leave: Ints) -> dict[str, int]:
-    """Return how long the critical path is in each stage, following from the last event what each one waited for."""
-    graph, offset = times.graph, tables.offset
-    readers = graph.readers()
-    share = {stage.name: 0 for stage in graph.stages}
-    s = max(range(len(graph.stages)), key=lambda i: int(times.leave[i][-1]) + graph.stages[i].fill_ps)
-    k = len(times.leave[s]) - 1
-    share[graph.stages[s].name] += graph.stages[s].fill_ps
-    while True:
-        if leave[offset[s] + k] > finish[offset[s] + k]:  # it waited for room: go on with the token that gave it back
-            image, token = divmod(k - (graph.stages[s].room or 0), graph.stages[s].n_tokens)
-            for c, edge in readers[s]:
-                u = (image + edge.lag) * graph.stages[c].n_tokens + int(np.searchsorted(edge.release, token + 1))
-                if finish[offset[c] + u] == leave[offset[s] + k]:
-                    s, k = c, u
-                    break
-        begun = int(start[offset[s] + k])
-        share[graph.stages[s].name] += int(finish[offset[s] + k]) - begun
-        before = _waited_for(times, tables, s, k, begun, leave)
-        if before is None:
-            return share
-        if before[0] != s:
-            share[graph.stages[before[0]].name] += graph.stages[before[0]].fill_ps
-        s, k = before
-
-
-def _waited_for(times: Times, tables: Tables, s: int, k: int, begun: int, leave: Ints) -> tuple[int, int] | None:
-    """Return the token whose leaving let token k of stage s begin; None where it was its image, or nothing."""
-    if begun == 0:
-        return None
-    if k and int(leave[tables.offset[s] + k - 1]) == begun:
-        return s, k - 1
-    stage = times.graph.stages[s]
-    image, token = divmod(k, stage.n_tokens)
-    for edge in stage.inputs:
-        source = times.graph.stages[edge.source]
-        index = (image - edge.lag) * source.n_tokens + int(edge.need[token]) - 1
-        if image >= edge.lag and edge.need[token] and int(leave[tables.offset[edge.source] + index]) + source.fill_ps == begun:
-            return edge.source, index
-    return None

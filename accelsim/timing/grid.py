@@ -60,12 +60,25 @@ class Span:
         return cls(first=np.clip(first, 0, n_in - 1), last=np.minimum(last, n_in - 1))
 
 
+    def through(self, inner: "Span") -> "Span":
+        """Return the span over what `inner` depends on, of places that depend on those of `inner`."""
+        first, last = np.empty_like(self.first), np.empty_like(self.last)
+        for i, (a, b) in enumerate(zip(self.first.tolist(), self.last.tolist())):
+            first[i] = inner.first[a : max(a, b) + 1].min()
+            last[i] = inner.last[a : b + 1].max() if b >= a else -1
+        return Span(first=first, last=last)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reach:
     """What each pixel of an output depends on."""
 
     rows: Span
     columns: Span
+
+    def through(self, inner: "Reach") -> "Reach":
+        """Return what each pixel depends on of what `inner` depends on."""
+        return Reach(rows=self.rows.through(inner.rows), columns=self.columns.through(inner.columns))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ their own. A step reads its sources through a reach (which pixels), or needs all
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,11 +19,11 @@ from workloads.operators.matrix import Conv, ConvTranspose
 from workloads.operators.merge import Affine
 from workloads.operators.normalization import LRN, LogSoftmax, Softmax
 from workloads.operators.pooling import AveragePool, MaxPool
-from workloads.operators.reshape import Gather, Reshape, Slice, Transpose
+from workloads.operators.reshape import Gather, Pad, Reshape, Slice, Transpose
 from workloads.operators.resize import Resize
 
-ON_THE_WAY = (Elementwise, Affine, Softmax, LogSoftmax, LRN, Reshape, Transpose, Slice, Gather)
-FREE = (Reshape, Transpose, Slice, Gather)
+ON_THE_WAY = (Elementwise, Affine, Softmax, LogSoftmax, LRN, Reshape, Transpose, Slice, Gather, Pad)
+FREE = (Reshape, Transpose, Slice, Gather, Pad)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,19 +70,46 @@ class Step:
 def steps_of(plan: Plan) -> tuple[Step, ...]:
     """Return the steps of a plan's network, sources first."""
     graph, placed = plan.graph, plan.layer_of_node()
-    made_by: dict[int, tuple[int, bool]] = {INPUT: (INPUT, False)}
+    made_by: dict[int, Made] = {INPUT: (INPUT, _same(grid_size(graph.input_shape)))}
     steps: list[Step] = []
     for i, node in enumerate(graph.nodes):
         if isinstance(node.operator, ON_THE_WAY):
-            source, is_whole = made_by[node.inputs[0]]
-            changed = grid_size(_shape(graph, node.inputs[0])) != grid_size(node.shape) or _mixes_pixels(node.operator, node.shape)
-            made_by[i] = (source, is_whole or changed)
+            source, seen = made_by[node.inputs[0]]
+            made_by[i] = (source, _moved(node.operator, _shape(graph, node.inputs[0]), node.shape, seen))
             if source != INPUT and not isinstance(node.operator, FREE):
                 steps[source] = _with_operations(steps[source], math.prod(node.shape))
             continue
         steps.append(_step(graph, node, placed.get(i), made_by))
-        made_by[i] = (len(steps) - 1, False)
+        made_by[i] = (len(steps) - 1, _same(steps[-1].size))
     return tuple(steps)
+
+
+Made: TypeAlias = tuple[int, Reach | None]
+"""The step that made a value, and which of that step's pixels each pixel of the value holds; None: all of them."""
+
+
+def _moved(operator: Operator, read: Shape, made: Shape, seen: Reach | None) -> Reach | None:
+    """Return which pixels of a step the result of an operator on the way holds, where its input holds `seen`."""
+    if seen is None:
+        return None
+    if isinstance(operator, (Slice, Pad)):
+        rows, columns = (_span(operator, axis - 2 + len(read), read) for axis in (0, 1))
+        own = Reach(rows=rows or Span.same(grid_size(made)[0]), columns=columns or Span.same(grid_size(made)[1]))
+        return own.through(seen)
+    return None if grid_size(read) != grid_size(made) or _mixes_pixels(operator, made) else seen
+
+
+def _span(operator: Slice | Pad, axis: int, read: Shape) -> Span | None:
+    """Return which places along an axis of pixels are kept; None where it is no such axis."""
+    if axis < 1:
+        return None
+    n = int(read[axis])
+    if isinstance(operator, Slice):
+        kept = np.arange(n)[operator.slices[axis]]
+        return Span(first=kept, last=kept)
+    before, after = operator.widths[axis]
+    place = np.arange(-before, n + after, dtype=np.int64)
+    return Span(first=np.clip(place, 0, n - 1), last=np.where((place >= 0) & (place < n), place, -1))
 
 
 def _mixes_pixels(operator: Operator, shape: Shape) -> bool:
@@ -100,13 +128,13 @@ def _shape(graph: Network, i: int) -> Shape:
     return graph.input_shape if i == INPUT else graph.nodes[i].shape
 
 
-def _step(graph: Network, node: Node, layer: PlacedLayer | None, made_by: dict[int, tuple[int, bool]]) -> Step:
+def _step(graph: Network, node: Node, layer: PlacedLayer | None, made_by: dict[int, Made]) -> Step:
     size = grid_size(node.shape)
     sources = []
     for j in node.inputs:
-        source, is_whole = made_by[j]
-        reach = None if is_whole else _reach(node.operator, size, grid_size(_shape(graph, j)))
-        sources.append(Source(step=source, reach=reach))
+        source, seen = made_by[j]
+        reach = _reach(node.operator, size, grid_size(_shape(graph, j)))
+        sources.append(Source(step=source, reach=None if seen is None or reach is None else reach.through(seen)))
     return Step(
         name=node.name,
         operator=node.operator,
