@@ -77,15 +77,18 @@ def _devices(options: argparse.Namespace) -> int:
     if options.plot is not None:
         _draw_cell(options.name, options.plot)
     if options.name is not None:
-        text = catalog.describe(options.name)
+        is_pipeline = options.name in catalog.names(catalog.FPGA)
+        text = catalog.describe(options.name, folder=catalog.FPGA if is_pipeline else catalog.ACCELERATOR)
         return answer_or_file(options, text=text, record=head(options) | {"name": options.name, "toml": text})
     presets = [preset_facts(name) for name in catalog.names()]
     rows = [[p.name, p.range_text, p.error_text, p.drift_text, p.summary] for p in presets]
     text = columns_table(["preset", "range uS", "error uS, low / middle / high", "after a day", ""], rows)
+    pipelines = {name: catalog.summary(name, folder=catalog.FPGA) for name in catalog.names(catalog.FPGA)}
+    text += "\n\n" + columns_table(["pipeline on an FPGA, for simulate", ""], [list(pair) for pair in pipelines.items()])
     return answer_or_file(
         options,
         text=text + "\n\n`accelsim devices NAME` prints one with its source; `accelsim spec NAME` completes it.",
-        record=head(options) | {"presets": [p.record() for p in presets]},
+        record=head(options) | {"presets": [p.record() for p in presets], "pipelines": pipelines},
     )
 
 
@@ -327,6 +330,10 @@ def _simulate_pipeline(options: argparse.Namespace) -> int:
     for flag in ("inputs", "calibration", "trace"):
         if getattr(options, flag) is not None:
             raise SpecError(f"--{flag}: {options.spec} is an FPGA pipeline, to which it means nothing; leave it out")
+    usual = {"arrivals": "saturated", "copies": "given", "token": 1, "rooms": "sized", "service": "deterministic"}
+    for flag, value in usual.items():
+        if getattr(options, flag) != value:
+            raise SpecError(f"--{flag} {getattr(options, flag)}: an FPGA pipeline has nothing to choose there; leave it out")
     if options.set:
         raise SpecError("--set: an FPGA pipeline's spec is changed in its file")
     network = load_network(options.network, input_shape=options.input_shape, fold_limit_bytes=TOPOLOGY_BYTES)

@@ -38,5 +38,7 @@ def describe(name: str, *, folder: str = ACCELERATOR) -> str:
 
 def unknown(name: str, *, folder: str = ACCELERATOR) -> str:
     """Return the message for a name that no preset has."""
+    if folder == ACCELERATOR and name in names(FPGA):
+        return f"{name} is a pipeline on an FPGA, which `simulate` takes; `accelsim devices {name}` prints it"
     near = get_close_matches(name[:64], names(folder), n=1)
     return f"unknown preset {shown(name)}{f'; nearest: {near[0]}' if near else ''}; presets: {', '.join(names(folder))}"

@@ -1,7 +1,7 @@
 """Pictures: they draw the numbers they are given, show nothing, and leave pyplot alone when axes are given."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +17,7 @@ from accelsim.plot.agreement import plot_agreement
 from accelsim.plot.error import MAX_BARS
 from accelsim.plot.pareto import plot_pareto
 from accelsim.plot.weights import plot_weights, save_weights
+from accelsim.report.drawing import drawn
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +142,14 @@ def test_the_weights_of_a_layer_are_all_counted(plan: Plan, tmp_path: Path) -> N
 def test_an_unknown_layer_is_refused_with_the_names(plan: Plan) -> None:
     with pytest.raises(SpecError, match="no placed layer 'conv9'; there are conv1, conv2, fc1, fc2"):
         plot_weights(plan, "conv9", seed=1)
+
+
+def test_names_make_a_saved_picture_higher() -> None:
+    """A bar of a name needs room; numbers beside the axes do not."""
+
+    def bars(n: int) -> Callable[[Axes], object]:
+        return lambda ax: ax.set_yticks(range(n), [f"layer{i}" for i in range(n)])
+
+    heights = [drawn(bars(n)).get_size_inches()[1] for n in (2, 20, 60)]
+    assert heights[0] < heights[1] < heights[2] < 20.0
+    assert drawn(lambda ax: ax.set_yticks(range(60))).get_size_inches()[1] < heights[1]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from matplotlib import pyplot
 
 from accelsim import (
     Accelerator,
@@ -457,6 +458,9 @@ def test_reports_print_save_and_load(small: Plan, tmp_path: Path) -> None:
         report.plot(what=what)
     with pytest.raises(SpecError, match=r"need stages | gantt"):
         report.plot(what="pie")
+    assert report.pictures() == ("gantt", "power", "energy", "layers", "roofline")
+    assert simulate(small, engine="bound").pictures() == ("energy", "layers", "roofline")
+    pyplot.close("all")
     assert report.bars is not None
     assert len(report.bars) <= 2000
     assert report.operations / report.ii_s <= report.peak_ops_hz == peak_ops_hz(map_in_time(small))
@@ -508,4 +512,5 @@ def test_one_table_has_error_time_and_energy() -> None:
     assert report.error.mse == predict(plan, samples[64:96], seed=1, method="adjoint").mse
     assert {row["stage"] for row in report.to_dicts()} == {"conv1", "conv2", "fc1", "fc2"}
     report.plot()
+    pyplot.close("all")
     assert "energy" in str(report)

@@ -79,3 +79,11 @@ def scale_for(*groups: NDArray | tuple[float, ...]) -> Literal["log", "linear"]:
 def positive(values: NDArray) -> NDArray[np.bool_]:
     """Return where values can stand on a logarithmic axis."""
     return np.isfinite(values) & (values > 0.0)
+
+
+def legend_below(ax: "Axes", *, points: float = 32.0, columns: int = 3) -> None:
+    """Put the legend so many points below the axes, however high they become."""
+    from matplotlib.transforms import ScaledTranslation
+
+    below = ax.transAxes + ScaledTranslation(0.0, -points / 72.0, ax.figure.dpi_scale_trans)
+    ax.legend(frameon=False, fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=below)

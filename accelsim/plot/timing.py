@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from accelsim.plot.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, Source, axes_for, light_frame, short, title
+from accelsim.plot.style import BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, Source, axes_for, legend_below, light_frame, short, title
 from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_STAGES, MOST_LAYERS, MOST_COLOURS = 40, 24, 7
+LEAST_SHARE = 1e-3
+"""Layers that take less of the energy are not drawn."""
 _TIMES = (("ps", 1e-12), ("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0))
 _ENERGIES = (("fJ", 1e-15), ("pJ", 1e-12), ("nJ", 1e-9), ("uJ", 1e-6), ("mJ", 1e-3), ("J", 1.0))
 _POWERS = (("nW", 1e-9), ("uW", 1e-6), ("mW", 1e-3), ("W", 1.0), ("kW", 1e3))
@@ -105,9 +107,12 @@ def plot_stages(report: Run, ax: "Axes | None" = None) -> "Axes":
     ax.set_xlim(0.0, 1.0)
     ax.set_xlabel("share of the run")
     light_frame(ax, grid="x")
-    ax.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.6 / max(2.8, 0.22 * len(rows) + 1.4)))
+    legend_below(ax)
     interval = format_quantity(report.ii_s, "second", n_digits=3)
-    title(ax, f"{report.bottleneck} sets the interval of {interval}", note=_note(report, len(rows)))
+    work = next((row.work_s for row in report.stages if row.stage == report.bottleneck), report.ii_s)
+    sets = f"{report.bottleneck} sets the interval of {interval}"
+    slower = f"An image every {interval}, though {report.bottleneck} takes {format_quantity(work, 'second', n_digits=3)}"
+    title(ax, sets if report.ii_s <= 1.01 * work else slower, note=_note(report, len(rows)))
     return ax
 
 
@@ -120,7 +125,7 @@ def _note(report: Run, shown: int) -> str:
 def plot_gantt(report: Run, ax: "Axes | None" = None) -> "Axes":
     """Draw when stages work: bars of at most 2,000 groups of tokens."""
     if report.bars is None:
-        raise SpecError('plot: the bound knows no times of tokens; simulate with engine="recurrence" or "des"')
+        raise SpecError('plot: no times of tokens are known, as of the bound; simulate with engine="recurrence" or "des"')
     working = [i for i, row in enumerate(report.stages) if row.work_s > 0.0]
     place = {stage: k for k, stage in enumerate(working)}
     ax = axes_for(ax, height=max(2.8, 0.17 * len(working) + 1.3))
@@ -141,7 +146,7 @@ def plot_gantt(report: Run, ax: "Axes | None" = None) -> "Axes":
 def plot_power(report: Run, ax: "Axes | None" = None) -> "Axes":
     """Draw power over time; the area under it is the energy of the run."""
     if report.trace_power_w is None or report.trace_edges_s is None:
-        raise SpecError('plot: the bound knows no power over time; simulate with engine="recurrence" or "des"')
+        raise SpecError('plot: no power over time is known, as of the bound; simulate with engine="recurrence" or "des"')
     ax = axes_for(ax)
     symbol, unit = _unit(_POWERS, float(report.trace_power_w.max(initial=0.0)))
     tick, second = _unit(_TIMES, report.makespan_s)
@@ -150,7 +155,7 @@ def plot_power(report: Run, ax: "Axes | None" = None) -> "Axes":
     ax.set_xlabel(f"time ({tick})")
     ax.set_ylabel(f"power ({symbol})")
     ax.set_xlim(0.0, report.makespan_s / second)
-    ax.set_ylim(bottom=0.0)
+    ax.set_ylim(0.0, 1.15 * float(report.trace_power_w.max(initial=0.0)) / unit or 1.0)
     light_frame(ax, grid="y")
     ax.legend(frameon=False, fontsize=9, loc="upper right")
     total = format_quantity(report.energy_j * report.images, "joule", n_digits=3)
@@ -184,7 +189,7 @@ def plot_layers(report: Run, ax: "Axes | None" = None) -> "Axes":
     if not report.energy_j:
         raise SpecError("plot: no part of the chip has an energy; give chip.parts some")
     largest = sorted(report.energy_by_layer, key=lambda name: -report.energy_by_layer[name])[:MOST_LAYERS]
-    layers = [name for name in report.energy_of_layers if name in largest]
+    layers = [name for name in report.energy_of_layers if name in largest and report.energy_by_layer[name] > LEAST_SHARE * report.energy_j]
     parts = sorted(report.energy_by_component, key=lambda name: -report.energy_by_component[name])
     shown, others = parts[:MOST_COLOURS], parts[MOST_COLOURS:]
     ax = axes_for(ax, height=max(2.6, 0.24 * len(layers) + 1.5))
@@ -201,7 +206,9 @@ def plot_layers(report: Run, ax: "Axes | None" = None) -> "Axes":
     light_frame(ax, grid="x")
     ax.legend(frameon=False, fontsize=8, loc="best")
     total = format_quantity(report.energy_j, "joule", n_digits=3)
-    title(ax, f"{total} an image", note=f"{report.provenance.network}, engine {report.engine}")
+    left_out = len(report.energy_by_layer) - len(layers)
+    note = f"{report.provenance.network}, engine {report.engine}" + (f", {left_out} smaller left out" if left_out else "")
+    title(ax, f"{total} an image", note=note)
     return ax
 
 
@@ -220,7 +227,7 @@ def plot_roofline(report: Run, ax: "Axes | None" = None) -> "Axes":
     roof = np.full(len(across), report.peak_ops_hz)
     if report.bus_bits_hz is not None:
         roof = np.minimum(roof, across * report.bus_bits_hz)
-    ax.plot(across, roof / unit, color=VERMILION, label="all arrays in use" + ("" if report.bus_bits_hz is None else ", all buses"))
+    ax.plot(across, roof / unit, color=VERMILION, label="the roof of all that is in use")
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("operations a bit moved")
@@ -228,5 +235,5 @@ def plot_roofline(report: Run, ax: "Axes | None" = None) -> "Axes":
     light_frame(ax)
     ax.legend(frameon=False, fontsize=8, loc="best")
     share = report.operations / report.ii_s / report.peak_ops_hz
-    title(ax, f"{100 * share:.3g} % of what the arrays in use could do", note=f"{report.provenance.network}, engine {report.engine}")
+    title(ax, f"{100 * share:.3g} % of what all that is in use could do", note=f"{report.provenance.network}, engine {report.engine}")
     return ax

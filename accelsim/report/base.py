@@ -64,6 +64,10 @@ class Report(ABC):
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw the report and return the axes; never shows a window."""
 
+    def pictures(self) -> tuple[str, ...]:
+        """Return the names of further pictures that `plot(what=name)` draws, for a run folder."""
+        return ()
+
     def to_json_dict(self) -> dict[str, Any]:
         """Return everything that `--json` prints; no NaN: what is not known is None."""
         p = self.provenance

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH_INCHES, HEIGHT_INCHES = 7.0, 4.2
-NAME_INCHES, FRAME_INCHES = 0.3, 1.7
-"""Height of a name beside a bar, and of title, axis and legend."""
+NAME_INCHES, CLOSE_INCHES, FRAME_INCHES, MANY = 0.3, 0.18, 1.7, 20
+"""Height of a name beside a bar, of those beyond the first so many, and of title, axis and legend."""
 
 
 def drawn(plot: "Callable[[Axes], object]") -> "Figure":
@@ -21,16 +21,19 @@ def drawn(plot: "Callable[[Axes], object]") -> "Figure":
     axes = figure.add_subplot()
     plot(axes)
     if n_names := _n_names(axes):
-        figure.set_size_inches(WIDTH_INCHES, max(2.8, FRAME_INCHES + NAME_INCHES * n_names))
+        names = NAME_INCHES * min(n_names, MANY) + CLOSE_INCHES * max(0, n_names - MANY)
+        figure.set_size_inches(WIDTH_INCHES, max(2.8, FRAME_INCHES + names))
     return figure
 
 
 def _n_names(axes: "Axes") -> int:
     """Return how many names stand beside the axes; 0 where there are numbers."""
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.ticker import FixedLocator
 
-    formatter = axes.yaxis.get_major_formatter()
-    return len(formatter.seq) if isinstance(formatter, FixedFormatter) else 0
+    if not isinstance(axes.yaxis.get_major_locator(), FixedLocator):
+        return 0
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    return len(names) if any(c.isalpha() for name in names for c in name) else 0
 
 
 def svg_of(figure: "Figure") -> str:

@@ -3,7 +3,8 @@
     spec.toml       the complete spec                 report.json     the answer, as `--json` prints it
     manifest.json   versions, digests, command        record.json     every field of the report, for `load_report`
     arrays.npz      its arrays                        table.csv       its detail, as `to_dicts` returns it
-    design.toml     the design, when there is one     figure.png      its picture, when asked for (figure.svg too)
+    design.toml     the design, when there is one     figure.png      its picture, when asked for (figure.svg too),
+                                                      and figure_NAME.png, .svg where it has several
 
 Written under a temporary name beside the target and renamed: there is a whole folder or none. Never a pickle.
 """
@@ -18,9 +19,10 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +35,9 @@ from accelsim.report.records import ErrorReport, TrialReport
 from accelsim.report.time_report import TimeReport
 from devices.base.errors import AccelsimError, RunFolderError
 from workloads.samples import DAMAGED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KINDS: Mapping[str, type[Report]] = {report.kind: report for report in (ErrorReport, TrialReport, DesignReport, TimeReport, Evaluation)}
 MAX_TEXT_BYTES = 64 * 2**20
@@ -117,12 +122,18 @@ def _write_run(report: Report, inside: Path, *, command: Sequence[str], figure: 
         _write(inside / "design.toml", report.design.to_toml())
     if figure:
         draw_to(report, inside / "figure")
+        plot: Any = report.plot
+        for name in report.pictures():
+            _save(drawn(partial(plot, what=name)), inside / f"figure_{name}")
     _write(inside / "manifest.json", json.dumps(_manifest(report, inside, command=command), indent=2, allow_nan=False) + "\n")
 
 
 def draw_to(report: Report, stem: Path) -> None:
     """Write the report's picture as `stem.png` and `stem.svg`."""
-    figure = drawn(report.plot)
+    _save(drawn(report.plot), stem)
+
+
+def _save(figure: "Figure", stem: Path) -> None:
     figure.savefig(stem.with_suffix(".png"), dpi=150)
     figure.savefig(stem.with_suffix(".svg"))
 

@@ -129,24 +129,24 @@ class TimeReport(Report):
         return {name: getattr(self, name) for name in names} | {"stages": self.to_dicts()}
 
     def rows(self) -> list[tuple[str, str]]:
-        ops_per_s = self.operations * self.throughput_per_s
-        per_joule = f", {self.operations / self.energy_j / 1e12:.4g} TOPS/W" if self.energy_j else ""
+        rate = f"{_prefixed(self.operations * self.throughput_per_s)}op/s"
+        per_joule = f", {_prefixed(self.operations / self.energy_j)}op/J" if self.energy_j else ""
         where = f"{self.n_arrays} on {self.n_tiles} tile{'' if self.n_tiles == 1 else 's'}"
         where += "" if self.n_chips == 1 else f" of {self.n_chips} chips"
         where += f" in {self.n_rounds} rounds for each image" if self.n_rounds > 1 else ""
         return [
             ("network", f"{self.provenance.network}, {self.images} image{'s' if self.images > 1 else ''}, engine {self.engine}"),
             ("latency", f"{_s(self.latency_s)}{self._spread()}"),
-            ("interval", f"{_s(self.ii_s)}, {self.throughput_per_s:.4g} images/s, {ops_per_s / 1e12:.4g} TOPS{per_joule}"),
+            ("interval", f"{_s(self.ii_s)}, {self.throughput_per_s:.4g} images/s, {rate}{per_joule}"),
             ("energy", f"{format_quantity(self.energy_j, 'joule', n_digits=4)} an image" if self.energy_j else _NOT_KNOWN),
             ("power", f"{format_quantity(self.power_w, 'watt', n_digits=4)} on average" + self._peak()),
             ("area", f"{self.area_m2 * 1e6:.4g} mm2" if self.area_m2 else _NOT_KNOWN),
             *([("arrays", where)] if self.n_arrays else []),
             ("arrays work" if self.n_arrays else "multipliers work", f"{percent(self.utilization, 1)} of the time"),
-            ("bottleneck", self.bottleneck),
+            ("bottleneck", f"{self.bottleneck}{self._alone()}"),
             *_shares("energy", self.energy_by_component, self.energy_j),
-            *((f"  waited for: {name}", _s(value)) for name, value in self.waited_s.items()),
-            ("tokens, events", f"{self.n_tokens:,} tokens an image, {self._width()}; {self.n_events:,} events; {self.elapsed_s:.2f} s"),
+            *self._waits(),
+            ("tokens, events", f"{self.n_tokens:,} tokens an image{self._width()}; {self.n_events:,} events; {self.elapsed_s:.2f} s"),
         ]
 
     def _spread(self) -> str:
@@ -156,7 +156,21 @@ class TimeReport(Report):
         return f" (median {_s(q['p50'])}, 99 % {_s(q['p99'])})"
 
     def _width(self) -> str:
-        return "as wide as there are copies" if self.token == 1 else f"at least {self.token} pixels wide"
+        if not self.n_arrays:
+            return ""
+        return ", as wide as there are copies" if self.token == 1 else f", at least {self.token} pixels wide"
+
+    def _alone(self) -> str:
+        """Return what the slowest stage alone takes, where images come more slowly than that."""
+        work = next((row.work_s for row in self.stages if row.stage == self.bottleneck), self.ii_s)
+        slower = self.n_arrays > 0 and self.ii_s > 1.01 * work
+        return "" if not slower else f", which alone takes {_s(work)}: images come more slowly, or wait for each other"
+
+    def _waits(self) -> list[tuple[str, str]]:
+        ordered = sorted(self.waited_s.items(), key=lambda item: -item[1])
+        rows = [(f"  waited for: {name}", _s(value)) for name, value in ordered[:MOST_WAITS]]
+        left = sum(value for _, value in ordered[MOST_WAITS:])
+        return [*rows, ("  waited for: others", f"{_s(left)} for {len(ordered) - MOST_WAITS} more")] if left else rows
 
     def _peak(self) -> str:
         return f", {format_quantity(self.peak_power_w, 'watt', n_digits=4)} with everything working" if self.peak_power_w else ""
@@ -178,6 +192,12 @@ class TimeReport(Report):
     def arrays(self) -> dict[str, np.ndarray]:
         return {}  # they are fields, and kept as such
 
+    def pictures(self) -> tuple[str, ...]:
+        """Return what `plot` can draw beside its first picture: all that this engine knows."""
+        known = {"gantt": self.bars is not None, "power": self.trace_power_w is not None, "energy": bool(self.energy_j)}
+        known |= {"layers": bool(self.energy_j), "roofline": any(row.operations and row.moved_bits and row.work_s for row in self.stages)}
+        return tuple(name for name, is_known in known.items() if is_known)
+
     def plot(self, ax: "Axes | None" = None, *, what: str = "stages") -> "Axes":
         """Draw `stages` (busy, blocked, starved), `gantt`, `power`, `energy` (by component), `layers` (energy by layer) or `roofline`."""
         from accelsim.plot import timing
@@ -189,12 +209,20 @@ class TimeReport(Report):
         return drawings[what](self, ax)
 
 
-MOST_PARTS = 12
+MOST_PARTS, MOST_WAITS = 12, 4
 _NOT_KNOWN = "- (no part of the chip has any)"
 
 
 def _s(seconds: float) -> str:
     return format_quantity(seconds, "second", n_digits=4)
+
+
+def _prefixed(value: float) -> str:
+    """Return a number with the prefix of its unit, as `3.77 G`."""
+    for prefix, least in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= least:
+            return f"{value / least:.4g} {prefix}"
+    return f"{value:.4g} "
 
 
 def _shares(what: str, parts: dict[str, float], total: float) -> list[tuple[str, str]]:

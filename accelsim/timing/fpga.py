@@ -9,6 +9,7 @@ what boards measure is one factor, `stall`. Fully connected layers are limited b
 convolution see the channels of their group only. Reading, multiplying and writing are stages joined by channels; DDR is shared.
 """
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +25,8 @@ from accelsim.timing.des import simulate_events
 from accelsim.timing.graph import PS, Edge, Stage, TokenGraph, picoseconds
 from accelsim.timing.grid import Ints
 from accelsim.timing.occupancy import peaks, shares
-from accelsim.timing.recurrence import recurrence
+from accelsim.timing.recurrence import Times, recurrence
+from accelsim.timing.simulate import MAX_BARS, bars_of
 from devices import catalog
 from devices.base.errors import NetworkError, SpecError
 from devices.base.toml_codec import Faults, about, check_types, decode, parse_toml, raise_faults, read_text, write_lines
@@ -173,7 +175,7 @@ def simulate_fpga(network: Network, pipeline: FpgaPipeline, *, engine: str = "de
     """Return the time and, where the board's power is known, the energy of a network on a pipeline; images follow one another."""
     if engine not in ("bound", "recurrence", "des"):
         raise SpecError(f"engine: {engine!r}: need bound | recurrence | des")
-    fpga = pipeline.fpga
+    started, fpga = time.perf_counter(), pipeline.fpga
     works = layer_works(network, fpga)
     graph = fpga_graph(network, fpga)
     lower = bound(graph)
@@ -214,8 +216,17 @@ def simulate_fpga(network: Network, pipeline: FpgaPipeline, *, engine: str = "de
         n_events=0 if run is None else run.n_events, waited_s={} if run is None else {k: v * PS for k, v in run.waited_ps.items() if v},
         stages=stages, operations=sum(operations.values()), peak_ops_hz=2.0 * fpga.vec_size * fpga.lanes * fpga.clock_hz,
         bus_bits_hz=8.0 * fpga.ddr_bytes_hz,
-        trace_edges_s=None, trace_power_w=None, bars=None, elapsed_s=0.0,
+        trace_edges_s=np.array([0.0, images * latency * PS]) if energy else None,
+        trace_power_w=np.array([energy / (latency * PS)]) if energy else None,
+        bars=None if times is None else _bars_of(times, images), elapsed_s=time.perf_counter() - started,
     )  # fmt: skip
+
+
+def _bars_of(times: Times, images: int) -> np.ndarray:
+    """Return the bars of one image, one after the other for as many as there is room for."""
+    n = max(1, min(images, MAX_BARS // (2 * len(times.graph.stages))))
+    one = bars_of(times, most=MAX_BARS // n)
+    return np.concatenate([one + np.array([0.0, k, k]) * times.makespan_ps * PS for k in range(n)])
 
 
 def _provenance(network: Network, pipeline: FpgaPipeline, seed: int) -> Provenance:

@@ -87,6 +87,18 @@ def own_tiles(chip: Chip, steps: tuple[Step, ...], arrays: dict[str, int]) -> li
     return found
 
 
+def reads_s(layer: PlacedLayer, chip: Chip) -> float:
+    """Return the first line of (1): how long arrays and converters work on a pixel."""
+    serial, blocks, period = chip.serial, blocks_of(layer), 1.0 / chip.clock_hz
+    assert serial is not None
+    if layer.drive.t_read_s is None or chip.t_convert_s is None:
+        raise SpecError("drive.t_read_s, chip.t_convert_s: absent, but chip.serial needs both")
+    across = math.ceil(blocks.columns / serial.columns_at_once)
+    groups = math.ceil(blocks.rows / serial.rows_at_once) * across
+    each = serial.t_drive_s + layer.drive.t_read_s + chip.t_convert_s + serial.t_select_s + 2.0 * period
+    return layer.n_input_slices * groups * each + groups * period + across * period
+
+
 class SerialTimes:
     """The services and actions of all steps on their tiles."""
 
@@ -155,16 +167,7 @@ class SerialTimes:
         across = blocks.columns * cores * self.bits
         tree = TREE_LEVELS * (_partial_bits(step.layer) + levels) - levels * (levels + 1) / 2
         base += inside * (period + across / self.serial.link_bits_hz) if inside else 0.0
-        return base + self._reads_s(step.layer, blocks) + levels * period + tree * blocks.columns / self.serial.tree_bits_hz
-
-    def _reads_s(self, layer: PlacedLayer, blocks: Blocks) -> float:
-        period, serial = 1.0 / self.chip.clock_hz, self.serial
-        if layer.drive.t_read_s is None or self.chip.t_convert_s is None:
-            raise SpecError("drive.t_read_s, chip.t_convert_s: absent, but chip.serial needs both")
-        across = math.ceil(blocks.columns / serial.columns_at_once)
-        groups = math.ceil(blocks.rows / serial.rows_at_once) * across
-        each = serial.t_drive_s + layer.drive.t_read_s + self.chip.t_convert_s + serial.t_select_s + 2.0 * period
-        return layer.n_input_slices * groups * each + groups * period + across * period
+        return base + reads_s(step.layer, self.chip) + levels * period + tree * blocks.columns / self.serial.tree_bits_hz
 
     def _sizes(self, layer: PlacedLayer) -> tuple[Blocks, int, int]:
         """Return the blocks of a layer, the cores of its fullest tile, and the levels of the tree that sums them."""

@@ -20,7 +20,9 @@ from accelsim.timing.mapping import Copies, MappedStep, Rooms, TimedPlan, array_
 from accelsim.timing.occupancy import peaks, shares
 from accelsim.timing.power import power_trace
 from accelsim.timing.recurrence import Times, recurrence
+from accelsim.timing.serial import reads_s
 from devices.base.errors import SpecError, UnsupportedMethodError
+from devices.base.quantity import format_quantity
 from workloads.samples import Samples
 
 Engine = Literal["bound", "recurrence", "des"]
@@ -87,6 +89,8 @@ def simulate(
         times, n_events, waited = run.times, run.n_events, run.waited_ps
     makespan = lower.makespan_ps(timed.graph, images) if times is None else _at_least_shared(times, timed.graph, images)
     image = image_ledger(timed, samples=samples)
+    if samples is not None:
+        notes.extend(_cells_told_twice(timed, image))
     leaked = leakage(timed, times, makespan, images)
     saturated = isinstance(arrivals, str) and arrivals == "saturated"
     return _report(
@@ -233,7 +237,7 @@ def _report(
         bus_bits_hz=None if timed.chip.bus_bits is None else timed.chip.bus_bits * timed.chip.clock_hz * timed.n_tiles,
         trace_edges_s=None if trace is None else trace.edges_s,
         trace_power_w=None if trace is None else trace.power_w,
-        bars=None if times is None else _bars(times),
+        bars=None if times is None else bars_of(times),
         elapsed_s=time.perf_counter() - started,
     )
 
@@ -250,6 +254,17 @@ def _provenance(plan: Plan, samples: Samples | None, seed: int, notes: tuple[str
         reference="",
         warnings=notes,
     )
+
+
+def _cells_told_twice(timed: TimedPlan, image: Ledger) -> list[str]:
+    """Return what the chip's table says of its cells' energy, where conductances and inputs say something else."""
+    cells = [part.name for part in timed.chip.parts if part.cells and part.energy_j > 0.0]
+    by_table, by_data = image_ledger(timed).by("component"), image.by("component").get("memristors", 0.0)
+    told = sum(by_table.get(name, 0.0) for name in cells)
+    if not told:
+        return []
+    data, table = (format_quantity(energy, "joule", n_digits=3) for energy in (by_data, told))
+    return [f"the cells take {data} an image by their conductances and these inputs; by chip.parts.{', '.join(cells)} it would be {table}"]
 
 
 def _remembered(timed: TimedPlan) -> tuple[str, ...]:
@@ -332,15 +347,16 @@ def peak_ops_hz(timed: TimedPlan) -> float:
         if layer is not None:
             rows, columns = array_size(layer)
             weights = rows * columns / len(layer.site.encoding.parts)
-            total += 2.0 * weights * mapped.n_arrays / (layer.n_input_slices * stage_ps(layer, timed.chip) * PS)
+            product_s = layer.n_input_slices * stage_ps(layer, timed.chip) * PS if timed.chip.serial is None else reads_s(layer, timed.chip)
+            total += 2.0 * weights * mapped.n_arrays / product_s
     return total
 
 
-def _bars(times: Times) -> np.ndarray:
+def bars_of(times: Times, *, most: int = MAX_BARS) -> np.ndarray:
     """Return bars of a Gantt chart: stage, start, end (seconds); tokens are merged over the smallest gaps until there are few enough."""
     spans = [(s, start[finish > start], finish[finish > start]) for s, (start, finish) in enumerate(zip(times.start, times.finish))]
     gaps = np.concatenate([start[1:] - finish[:-1] for _, start, finish in spans])
-    n_kept = max(0, MAX_BARS - len(spans))
+    n_kept = max(0, most - len(spans))
     least = 0 if len(gaps) <= n_kept else int(np.partition(gaps, len(gaps) - n_kept - 1)[len(gaps) - n_kept - 1])
     rows = []
     for s, start, finish in spans:
