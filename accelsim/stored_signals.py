@@ -49,6 +49,11 @@ class SignalSite:
         """Whether any bit is ever read wrong."""
         return self.faulty and errs(self.memory)
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether faults are fresh at each inference, not those of a chip."""
+        return self.memory.faults.scope == "read"
+
     def sound(self) -> "SignalSite":
         """Return the site whose bits do not err."""
         return replace(self, faulty=False)
@@ -85,7 +90,7 @@ class SignalSite:
         """Return what values `(*shape, B)` read as in a trial; `number` tells the sums of blocks apart."""
         if not self.errs:
             return self.mean(x)
-        words, fresh, n_images = self.words(x), self.memory.faults.scope == "read", x.shape[-1]
+        words, fresh, n_images = self.words(x), self.is_fresh, x.shape[-1]
         kind = f"{self.part} {number}"
         if self.memory.ecc is None:
             numbers = read_words(

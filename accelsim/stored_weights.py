@@ -17,9 +17,9 @@ import numpy as np
 
 from accelsim.lower import ArraySite, Cells, WeightMoments
 from accelsim.memory_spec import StoredWeights
-from accelsim.stored_words import KEPT_OVER_MEAN, Event, errs, events_of, quantized, read_words
+from accelsim.stored_words import KEPT_OVER_MEAN, Event, errs, events_of, independent, quantized, read_words, wrong_bits
 from devices.memory import Memory
-from devices.word_format import Words
+from devices.word_format import Integers, Words
 from workloads.operators.base import Array
 
 
@@ -95,21 +95,40 @@ class WordSite(ArraySite):
         step, found = self._by_column(self.step), self.memory.moments(self.words)
         return WeightMoments(mean=start + step * found.mean_error, variance=step**2 * found.variance)
 
+    def single_faults(self) -> Iterator[Event]:
+        """Yield single faults as `(bit, probability, change in steps)`, by the word that is stored."""
+        return events_of(self.memory)
+
     def events(self) -> Iterator[Event]:
         """Yield single faults as `(bit, probability, change of the weight)`, in the shape of the weights."""
         if self.is_sparse:
             step = self._by_column(self.step)
-            for bit, p, change in events_of(self.memory):
+            for bit, p, change in self.single_faults():
                 yield bit, p[self.words], step * change[self.words]
 
-    def sampled(self, *, seed: int, trial: int, sign: float = 1.0, chunk: int = 0, forced: Words | None = None) -> Array:
+    @property
+    def is_fresh(self) -> bool:
+        """Whether faults are fresh at each inference, not those of a chip."""
+        return self.is_sparse and self.memory.faults.scope == "read"
+
+    def masks(self, *, seed: int, trial: int, sign: float = 1.0) -> Words:
+        """Return which bits of each number `(n,)` are wrong in a trial: only where bits are `independent`."""
+        return wrong_bits(self.memory, self.words.reshape(-1), layer=self.layer, kind="weights", seed=seed, trial=trial, sign=sign)
+
+    def reading(self, masks: Words) -> Array:
+        """Return the weights that are read where so many bits are wrong, float32."""
+        return self._weights(self.memory.word.decode(self.words.reshape(-1) ^ masks))
+
+    def sampled(self, *, seed: int, trial: int, sign: float = 1.0) -> Array:
         """Return the weights that are read in a trial, float32; arguments as of `read_words`."""
         if not self.is_sparse:
             return self.ideal_weights().astype(np.float32)
-        numbers = read_words(
-            self.memory, self.words.reshape(-1), layer=self.layer, kind="weights", seed=seed, trial=trial, sign=sign, chunk=chunk,
-            forced=forced,
-        )  # fmt: skip
+        if independent(self.memory):
+            return self.reading(self.masks(seed=seed, trial=trial, sign=sign))
+        flat = self.words.reshape(-1)
+        return self._weights(read_words(self.memory, flat, layer=self.layer, kind="weights", seed=seed, trial=trial, sign=sign))
+
+    def _weights(self, numbers: Integers) -> Array:
         return (self._by_column(self.step) * numbers.reshape(self.words.shape)).astype(np.float32)
 
 

@@ -5,6 +5,7 @@ are among those at every higher one, and two designs are compared on the same fa
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -78,48 +79,65 @@ def read_words(
     chunk: int = 0,
     sign: float = 1.0,
     alike: int = 1,
-    forced: Words | None = None,
 ) -> Integers:
     """Return the numbers that stored words `(n,)` read as in a trial.
 
-    `sign=-1` mirrors the draws; each `alike` words in turn share their cells (images of one place); `chunk` tells reads apart.
-    `forced` are bits that are wrong in any case, as masks: only where bits are `independent`. Cells of a code are not `alike`.
+    `sign=-1` mirrors the draws; each `alike` words in turn share their cells (images of one place), but for those of a code; `chunk` tells
+    reads apart.
     """
-    n_cells, out = len(words) // alike, np.empty(len(words), np.int32)
+    if independent(memory):
+        masks = wrong_bits(memory, words, layer=layer, kind=kind, seed=seed, trial=trial, chunk=chunk, sign=sign, alike=alike)
+        return values_of(memory.word)[words ^ masks]
+    out = np.empty(len(words), np.int32)
+    stream = _Stream(layer=layer, kind=kind, chunk=chunk, seed=seed, trial=trial, sign=sign)
     together = 1 if memory.ecc is None else memory.ecc.group(memory.word)[0]
-    unit = GROUP * together
-    size = max(1, BLOCK_BITS // (memory.word.n_bits * alike) // unit) * unit
-    column_draws = _column_draws(memory, layer=layer, kind=kind, seed=seed, trial=trial)
-
-    def draws(n: int, n_bits: int, name: str, start: int) -> Draws:
-        site = site_id(layer, f"{name} {kind} {chunk}")
-        found = stream_words(np.empty((n, n_bits), np.uint32), seed=seed, site=site, trial=trial, start=start * n_bits)
-        return ~found if sign < 0.0 else found
-
-    for start in range(0, n_cells, size):
-        stop = min(start + size, n_cells)
-        at, bits = slice(start * alike, stop * alike), draws(stop - start, memory.word.n_bits, "word", start)
-        bits = np.repeat(bits, alike, axis=0) if alike > 1 else bits
-        if independent(memory):
-            out[at] = _read_bits(memory, words[at], bits, None if forced is None else forced[at], start)
-            continue
+    column_draws = _column_draws(memory, stream)
+    for start, stop in _blocks(len(words) // alike, memory.word.n_bits * alike, GROUP * together):
+        at = slice(start * alike, stop * alike)
         n_groups, n_check = memory.check_shape(stop - start)
-        checks = draws(n_groups, n_check, "check", start // together) if n_check else None
+        checks = stream.draws(n_groups, n_check, "check", start // together) if n_check else None
+        bits = np.repeat(stream.draws(stop - start, memory.word.n_bits, "word", start), alike, axis=0)
         out[at] = memory.read(words[at], draws=bits, check_draws=checks, column_draws=column_draws, start=start)
     return out
 
 
-def _read_bits(memory: Memory, words: Words, draws: Draws, forced: Words | None, start: int) -> Integers:
+def wrong_bits(
+    memory: Memory, words: Words, *, layer: str, kind: str, seed: int, trial: int, chunk: int = 0, sign: float = 1.0, alike: int = 1
+) -> Words:
+    """Return which bits of stored words are wrong in a trial, as masks, where bits are `independent`; arguments as of `read_words`."""
+    out: Words = np.empty(len(words), np.uint16)
     rates = memory.error_rates if memory.ecc is None else memory.ecc.cell_rates(memory.word, memory.error_rates)[0]
-    masks = memory.faults.masks(memory.word, words, rates, draws=draws, start=start)
-    if forced is not None:
-        masks = masks | forced
-    return values_of(memory.word)[words ^ masks]
+    stream = _Stream(layer=layer, kind=kind, chunk=chunk, seed=seed, trial=trial, sign=sign)
+    for start, stop in _blocks(len(words) // alike, memory.word.n_bits * alike, GROUP):
+        at, draws = slice(start * alike, stop * alike), stream.draws(stop - start, memory.word.n_bits, "word", start)
+        draws = np.repeat(draws, alike, axis=0) if alike > 1 else draws
+        out[at] = memory.faults.masks(memory.word, words[at], rates, draws=draws, start=start)
+    return out
 
 
-def _column_draws(memory: Memory, *, layer: str, kind: str, seed: int, trial: int) -> Draws | None:
-    if not isinstance(memory.faults, WeakColumns):
-        return None
-    return stream_words(
-        np.empty(memory.faults.n_columns, np.uint32), seed=seed, site=site_id(layer, f"columns {kind}", 0), trial=trial
-    )
+def _blocks(n_cells: int, n_bits: int, unit: int) -> Iterator[tuple[int, int]]:
+    """Yield the numbers whose bits are drawn together: whole groups of the stream, and of a code."""
+    size = max(1, BLOCK_BITS // n_bits // unit) * unit
+    yield from ((start, min(start + size, n_cells)) for start in range(0, n_cells, size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stream:
+    """Where draws come from."""
+
+    layer: str
+    kind: str
+    chunk: int
+    seed: int
+    trial: int
+    sign: float
+
+    def draws(self, n: int, n_bits: int, name: str, start: int) -> Draws:
+        """Return raw words `(n, n_bits)` for the bits of what comes `start` places in."""
+        site = site_id(self.layer, f"{name} {self.kind} {self.chunk}")
+        found = stream_words(np.empty((n, n_bits), np.uint32), seed=self.seed, site=site, trial=self.trial, start=start * n_bits)
+        return ~found if self.sign < 0.0 else found
+
+
+def _column_draws(memory: Memory, stream: _Stream) -> Draws | None:
+    return stream.draws(1, memory.faults.n_columns, "columns", 0)[0] if isinstance(memory.faults, WeakColumns) else None

@@ -12,12 +12,14 @@ from accelsim.placement import Plan, place
 from accelsim.prediction.predict import predict
 from accelsim.response.linear import respond
 from accelsim.response.target import ideal_weights, mean_weights
+from accelsim.sampling.faults import ENOUGH_EVENTS, effective_events, rare_faults
+from accelsim.sampling.importance import Importance
 from accelsim.sampling.monte_carlo import monte_carlo
 from accelsim.sampling.programmings import Programmer
+from accelsim.sampling.record import no_trials
 from accelsim.sampling.trials import TrialRunner
 from accelsim.stored_signals import SignalSite
 from accelsim.stored_weights import WordSite, numbers_of, steps_of
-from accelsim.stored_words import read_words
 from accelsim.values_in_memory import accesses_of
 from devices.base.errors import SpecError
 from devices.word_format import WordFormat
@@ -214,15 +216,15 @@ def test_lasting_faults_are_those_of_the_cell_and_fresh_ones_are_not() -> None:
     assert not np.all(fresh == fresh[:, :1])
 
 
-def test_a_forced_bit_is_wrong_and_nothing_else_changes() -> None:
-    (site, *_) = word_sites(with_memory("mlp", *WEIGHTS))
-    words, forced = site.words.reshape(-1), np.zeros(site.words.size, np.uint16)
-    forced[7] = 1 << 6
-    one, both = (
-        read_words(site.memory, words, layer="l", kind="w", seed=1, trial=2, forced=mask) for mask in (None, forced)
-    )
-    assert np.flatnonzero(one != both).tolist() == [7]
-    assert abs(int(one[7]) - int(both[7])) == 64
+def test_masks_say_which_bits_are_wrong() -> None:
+    (site, *_) = word_sites(with_memory("mlp", *WEIGHTS, "memory.weights.error_rate_p=0.05"))
+    masks = site.masks(seed=1, trial=2)
+    assert np.array_equal(site.reading(masks), site.sampled(seed=1, trial=2))
+    n_wrong = sum(int(((masks >> j) & 1).sum()) for j in range(8))
+    assert abs(n_wrong - 0.05 * 8 * masks.size) < 5.0 * np.sqrt(0.05 * 8 * masks.size)
+    masks[7] ^= 1 << 6
+    changed = site.reading(masks) != site.sampled(seed=1, trial=2)
+    assert np.flatnonzero(changed).tolist() == [7]
 
 
 # the response and the prediction
@@ -283,3 +285,87 @@ def test_without_faults_words_are_only_rounded() -> None:
     assert all(np.array_equal(ideal.weights[n], w) for n, w in Programmer(plan, seed=1).draw(3).view.weights.items())
     report = predict(plan, IMAGES, seed=1)
     assert report.by_cause["quantization"] == pytest.approx(report.mse)
+
+
+# Monte-Carlo
+
+
+def importance_plan(p: str, *more: str) -> Plan:
+    return with_memory("cnn", *WEIGHTS, f"memory.weights.error_rate_p={p}", "memory.weights.faults.kind=persistent", *more)
+
+
+def test_faults_by_importance_have_the_mean_and_spread_of_plain_trials() -> None:
+    plan = importance_plan("3e-4")
+    wanted = ideal_weights(plan).outputs(plan.graph, IMAGES)
+    importance = rare_faults(plan, plan.graph, IMAGES, seed=1)
+    assert importance is not None
+    rare, plain = (TrialRunner(plan, plan.graph, IMAGES, reference=wanted, seed=3, control=False, importance=i) for i in (importance, None))
+    sampled, drawn = [rare.run(t) for t in range(300)], np.array([plain.run(t).loss for t in range(2500)])
+    losses = np.array([outcome.loss for outcome in sampled])
+    se = np.hypot(losses.std(ddof=1) / np.sqrt(len(losses)), drawn.std(ddof=1) / np.sqrt(len(drawn)))
+    assert abs(losses.mean() - drawn.mean()) < 3.5 * se
+    assert losses.std() < 0.3 * drawn.std(), "importance is worth its name"
+    raw = np.array([o.base + (o.loss - o.base) / o.weight for o in sampled])
+    assert abs(raw.mean() - drawn.mean()) > 8.0 * se, "the negative control: faults that do not count by their weight"
+
+
+def test_weights_of_importance_are_those_of_enumeration() -> None:
+    """A binary layer of six weights and f = (sum of w_i m_i)^2: all 64 sets of wrong bits, against (1) over all choices of a bit."""
+    plan = importance_plan("0.2", "memory.weights.word.coding=binary", "memory.weights.word.n_bits=1")
+    site = word_sites(plan)[0]
+    node, n, p = plan.layers[0].node, 6, 0.2
+    damage = np.zeros((1, site.words.size))
+    damage[0, :n] = [3.0, 1.0, 0.5, 2.0, 0.1, 1.5]
+    importance = Importance({node: site}, {node: damage})
+    w, found, exact = np.array([1.0, -2.0, 0.5, 1.0, 3.0, -1.0]), 0.0, 0.0
+    for wrong in range(1, 1 << n):
+        bits = (wrong >> np.arange(n)) & 1
+        mask = np.zeros(site.words.size, np.uint16)
+        mask[:n] = bits
+        probability, f = float(np.prod(np.where(bits == 1, p, 1 - p))), float(w @ bits) ** 2
+        exact += probability * f
+        for e in np.flatnonzero(bits):  # drawn in proportion to p a_e, the others each with its probability
+            found += p * damage[0, e] / importance.total * probability / p * f * importance.weight({node: mask})
+    assert found == pytest.approx(exact, rel=1e-12)
+
+
+def test_chosen_bits_follow_their_damage() -> None:
+    plan = importance_plan("1e-5")
+    importance = rare_faults(plan, plan.graph, IMAGES, seed=1)
+    assert importance is not None
+    chosen = [importance.chosen(seed=5, trial=t) for t in range(2000)]
+    expected = importance.totals / importance.total
+    counts = np.array([sum(c.node == node for c in chosen) for node in importance.nodes])
+    z = (counts - 2000 * expected) / np.sqrt(2000 * expected * (1 - expected))
+    assert np.all(np.abs(z) < 4.0)
+    again = importance.chosen(seed=5, trial=7)
+    assert (chosen[7].node, chosen[7].number, chosen[7].bit) == (again.node, again.number, again.bit)
+
+
+@pytest.mark.parametrize("p", ["1e-6", "1e-4"])
+def test_rare_faults_need_few_trials(p: str) -> None:
+    plan = importance_plan(p)
+    report, trials = predict(plan, IMAGES, seed=1), monte_carlo(plan, IMAGES, seed=2, rel_error=0.03, max_trials=2_000)
+    assert trials.stopped_by == "rel_error"
+    assert trials.n_effective is not None
+    assert trials.n_effective >= 100.0
+    assert report.mse == pytest.approx(trials.mse, abs=2.0 * float(np.hypot(trials.mse_se, report.mse_se)) + 0.03 * trials.mse)
+    assert report.mse_chip_sd == pytest.approx(trials.mse_chip_sd, rel=0.35)
+
+
+def test_only_lasting_faults_make_chips_differ() -> None:
+    fresh = with_memory("cnn", *WEIGHTS, "memory.weights.error_rate_p=1e-2")
+    assert monte_carlo(fresh, IMAGES, seed=2, rel_error=0.2, max_trials=200).mse_chip_sd == 0.0
+    assert predict(fresh, IMAGES, seed=2, attribution=False).mse_chip_sd == 0.0
+    lasting = importance_plan("1e-2")
+    assert monte_carlo(lasting, IMAGES, seed=2, rel_error=0.2, max_trials=200).mse_chip_sd > 0.0
+
+
+def test_a_run_on_few_faults_is_not_ended() -> None:
+    """Of 400 trials a few have all the faults: their scatter says nothing, and the interval is not believed."""
+    losses = np.full(400, 1.0)
+    losses[[3, 200]] = 50.0
+    few = replace(no_trials(8), losses=losses, bases=np.full(400, np.nan), weights=np.ones(400))
+    assert effective_events(few) == pytest.approx(2.0)
+    many = replace(few, losses=np.random.default_rng(1).exponential(size=400))
+    assert effective_events(many) > ENOUGH_EVENTS

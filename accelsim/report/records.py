@@ -168,7 +168,9 @@ class TrialReport(Report):
     accuracy, accuracy_ci
         Mean over trials and images, with its interval over images; None without labels.
     mse_chip_sd, mse_chip_quantiles
-        Spread of the MSE from one programming to the next.
+        Spread of the MSE from one programming, or chip, to the next; not what is fresh at each inference.
+    n_effective
+        Where there are faults: trials that as many equal ones would be worth; a run is not ended before there are 100.
     """
 
     kind: ClassVar[str] = "trials"
@@ -192,6 +194,7 @@ class TrialReport(Report):
     losses: Array
     elapsed_s: float
     cpu_s: float
+    n_effective: float | None = None
 
     def numbers(self) -> dict[str, Any]:
         return {
@@ -213,6 +216,7 @@ class TrialReport(Report):
             "n_inputs": self.n_inputs,
             "elapsed_s": self.elapsed_s,
             "cpu_s": self.cpu_s,
+            "n_effective": self.n_effective,
         }
 
     def rows(self) -> list[tuple[str, str]]:
@@ -225,7 +229,8 @@ class TrialReport(Report):
             (
                 "trials",
                 f"{self.n_trials}, ended by {self.stopped_by}; control variate: {self.control_variate}, "
-                f"worth a factor {self.variance_factor:.3g}",
+                f"worth a factor {self.variance_factor:.3g}"
+                + ("" if self.n_effective is None else f"; as good as {self.n_effective:.0f} equal faults"),
             ),
             ("spread over chips", f"sd {self.mse_chip_sd:.3g}; 5 % to 95 % of chips {q['0.05']:.3g} to {q['0.95']:.3g}"),
             ("read power", format_quantity(self.read_power_w, "watt", n_digits=4)),

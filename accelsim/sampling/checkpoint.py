@@ -10,7 +10,7 @@ import numpy as np
 from accelsim.sampling.record import Record, no_trials
 from devices.base.errors import RunFolderError
 
-FIELDS = ("losses", "controls", "powers", "n_correct", "correct_by_image")
+FIELDS = ("losses", "controls", "powers", "n_correct", "correct_by_image", "bases", "weights")
 
 
 def save_trials(path: str | Path, record: Record, *, key: str) -> None:

@@ -20,6 +20,7 @@ from accelsim.response.target import Reference, graph_to_output, reference_outpu
 from accelsim.sampling.checkpoint import load_trials, save_trials
 from accelsim.sampling.control import BLOCK, Scheme, control_mean, in_words, scheme_of
 from accelsim.sampling.estimate import ControlMean, Interval, adjusted_losses, checkpoints, controlled_interval, mean_interval
+from accelsim.sampling.faults import ENOUGH_EVENTS, effective_events, rare_faults, read_again, spread_over_chips
 from accelsim.sampling.record import Record, no_trials
 from accelsim.sampling.trials import N_POWER_TRIALS, Outcome, TrialRunner
 from devices.base.errors import SpecError
@@ -56,9 +57,14 @@ def monte_carlo(
     started, cpu_started = time.perf_counter(), time.process_time()
     graph = graph_to_output(plan.graph, output)
     wanted = reference_outputs(plan, graph, samples, reference)
-    known, reason = control_mean(plan, graph, samples, wanted, seed=seed) if control_variate else (None, "control variate off as asked")
-    runner = TrialRunner(plan, graph, samples, reference=wanted, seed=seed, control=known is not None)
-    key = digest_of(plan.digest, samples.digest, str(seed), str(output), reference, str(known is not None))
+    importance = rare_faults(plan, graph, samples, seed=seed)
+    known, reason = None, "control variate off as asked"
+    if importance is not None:
+        reason = "off: faults by importance"
+    elif control_variate:
+        known, reason = control_mean(plan, graph, samples, wanted, seed=seed)
+    runner = TrialRunner(plan, graph, samples, reference=wanted, seed=seed, control=known is not None, importance=importance)
+    key = digest_of(plan.digest, samples.digest, str(seed), str(output), reference, str(known is not None), str(importance is not None))
     record = load_trials(checkpoint, key=key, n_images=len(samples)) if checkpoint else no_trials(len(samples))
     stopped_by = "max_trials"
     try:
@@ -70,11 +76,12 @@ def monte_carlo(
             interval = _interval(record, known, confidence)
             if progress is not None:
                 progress(record.n_trials, max_trials, interval.half_width_rel)
-            if interval.half_width_rel <= rel_error:
+            if interval.half_width_rel <= rel_error and (not plan.has_faults or effective_events(record) >= ENOUGH_EVENTS):
                 stopped_by = "rel_error"
                 break
     except KeyboardInterrupt:
         stopped_by = "interrupt"
+    again = None if stopped_by == "interrupt" else read_again(plan, runner, record)
     return _report(
         plan,
         graph,
@@ -87,6 +94,7 @@ def monte_carlo(
         seed=seed,
         reference=reference,
         reason=reason,
+        again=again,
         elapsed_s=time.perf_counter() - started,
         cpu_s=time.process_time() - cpu_started,
     )
@@ -138,6 +146,8 @@ def _appended(record: Record, outcomes: list[Outcome]) -> Record:
         powers=np.append(record.powers, [o.power_w for o in outcomes]),
         n_correct=np.append(record.n_correct, [np.nan if o.correct is None else float(o.correct.sum()) for o in outcomes]),
         correct_by_image=record.correct_by_image + (np.sum(correct, axis=0) if correct else 0),
+        bases=np.append(record.bases, [o.base for o in outcomes]),
+        weights=np.append(record.weights, [o.weight for o in outcomes]),
     )
 
 
@@ -160,6 +170,7 @@ def _report(
     seed: int,
     reference: Reference,
     reason: str,
+    again: Array | None,
     elapsed_s: float,
     cpu_s: float,
 ) -> TrialReport:
@@ -170,7 +181,7 @@ def _report(
     powers = record.powers[:N_POWER_TRIALS]
     powers = powers[np.isfinite(powers)]
     pooled = float(wanted.var())
-    quantiles = np.quantile(record.losses, [0.05, 0.25, 0.5, 0.75, 0.95]) if record.n_trials else np.full(5, np.nan)
+    chips = spread_over_chips(plan, record, again)
     return TrialReport(
         provenance=provenance_of(plan, samples, seed=seed, output=graph.nodes[graph.output].name, reference=reference),
         mse=interval.mean,
@@ -185,8 +196,9 @@ def _report(
         control_variate=in_words(record, known, reason),
         accuracy=accuracy,
         accuracy_ci=accuracy_ci,
-        mse_chip_sd=float(record.losses.std(ddof=1)) if record.n_trials > 1 else float("nan"),
-        mse_chip_quantiles=dict(zip(("0.05", "0.25", "0.5", "0.75", "0.95"), map(float, quantiles))),
+        mse_chip_sd=chips.sd,
+        mse_chip_quantiles=chips.quantiles,
+        n_effective=effective_events(record) if plan.has_faults else None,
         read_power_w=_read_power(plan, powers),
         n_inputs=len(samples),
         losses=record.losses,

@@ -1,7 +1,7 @@
 """Programmings of a plan: the weights of every layer in one trial, as a pure function of seed and trial."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypedDict, overload
@@ -70,9 +70,17 @@ class Programmer:
             slices={n: tuple(a - b for a, b in zip(s, self.mean.slices[n])) for n, s in view.slices.items()},
         )
 
-    def draw(self, trial: int, *, sign: float = 1.0) -> Draw:
-        """Return trial number `trial`; with `sign=-1` its mirror image, from the same normals negated and words of memory mirrored."""
-        weights = {node: site.sampled(seed=self.seed, trial=trial, sign=sign) for node, site in self.words.items()}
+    def draw(
+        self, trial: int, *, sign: float = 1.0, reads: int | None = None, words: Mapping[NodeIndex, Array] | None = None
+    ) -> Draw:
+        """Return trial number `trial`; with `sign=-1` its mirror image, from the same normals negated and words of memory mirrored.
+
+        `reads` is the number of another trial whose reads of memories are taken; `words` are weights read, where they are at hand.
+        """
+        again = trial if reads is None else reads
+        weights = dict(words) if words is not None else {
+            node: site.sampled(seed=self.seed, trial=again if site.is_fresh else trial, sign=sign) for node, site in self.words.items()
+        }
         biases: dict[NodeIndex, Array] = {}
         slices: dict[NodeIndex, Slices] = {}
         stored: dict[str, Cells] = {}

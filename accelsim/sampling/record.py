@@ -18,6 +18,9 @@ class Record:
     """Correct answers in each trial; NaN without labels."""
     correct_by_image: Array
     """Number of trials in which each image was answered correctly."""
+    bases: Array
+    weights: Array
+    """Of faults by importance: loss without them (NaN in plain trials), and what they count."""
 
     @property
     def n_trials(self) -> int:
@@ -27,4 +30,4 @@ class Record:
 def no_trials(n_images: int) -> Record:
     """Return the record of a run that has not begun."""
     none = np.zeros(0)
-    return Record(losses=none, controls=none, powers=none, n_correct=none, correct_by_image=np.zeros(n_images))
+    return Record(losses=none, controls=none, powers=none, n_correct=none, correct_by_image=np.zeros(n_images), bases=none, weights=none)

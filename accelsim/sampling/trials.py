@@ -15,8 +15,10 @@ from accelsim.ledger import column_squares, row_activity
 from accelsim.placement import Plan, image_chunks
 from accelsim.response.labels import usable_labels
 from accelsim.response.passes import Linearization, linearize, push
+from accelsim.sampling.importance import Importance
 from accelsim.sampling.programmings import Draw, Programmer, reads_of
 from accelsim.stored_signals import SignalSite
+from accelsim.stored_weights import WordSite
 from devices.base.stream import normals, site_id
 from workloads.network import Network, NodeIndex, from_lanes
 from workloads.operators.base import Array
@@ -30,18 +32,33 @@ N_POWER_TRIALS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outcome:
-    """One trial: loss, control (NaN when off), correct answers by image or None, read power over rate and time (NaN when not measured)."""
+    """One trial: loss, control (NaN when off), correct answers by image or None, read power over rate and time (NaN when not measured).
+
+    With faults by importance, `base` is the loss without them and `weight` what they count: `loss = base + weight (loss with them - base)`.
+    """
 
     loss: float
     control: float
     correct: Array | None
     power_w: float
+    base: float = np.nan
+    weight: float = 1.0
 
 
 class TrialRunner:
     """Runs single trials on fixed samples; safe to share between threads, since nothing in it changes."""
 
-    def __init__(self, plan: Plan, graph: Network, samples: Samples, *, reference: Array, seed: int, control: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        graph: Network,
+        samples: Samples,
+        *,
+        reference: Array,
+        seed: int,
+        control: bool,
+        importance: Importance | None = None,
+    ) -> None:
         self.plan, self.graph, self.reference, self.seed = plan, graph, reference, seed
         self.labels, _ = usable_labels(samples.y, reference.shape[1])
         self.programmer = Programmer(plan, seed=seed)
@@ -55,19 +72,45 @@ class TrialRunner:
         self.points: list[Linearization] = [linearize(graph, chunk, mean) for chunk in self.chunks] if control else []
         self.mean_outputs = [_flat(p.output) for p in self.points]
 
-    def run(self, trial: int, *, sign: float = 1.0, control: bool = True) -> Outcome:
+        self.importance, self.fixed = importance, None
+        if importance is not None and not is_random(plan, words=False):
+            self.fixed = self._measured(self.programmer.draw(0, words=self._sound_words()), 0, [])
+
+    def run(self, trial: int, *, sign: float = 1.0, control: bool = True, reads: int | None = None) -> Outcome:
         """Return the outcome of trial number `trial`, or of its mirror image (`sign=-1`): a pure function of both.
 
-        `control=False` leaves the control out of a runner that has one.
+        `control=False` leaves the control out of a runner that has one; `reads` as of `Programmer.draw`.
         """
-        draw = self.programmer.draw(trial, sign=sign)
-        pushed = self._pushed(draw) if control and self.points else []
+        if self.importance is not None:
+            return self._by_importance(self.importance, trial)
+        draw = self.programmer.draw(trial, sign=sign, reads=reads)
+        return self._measured(draw, trial, self._pushed(draw) if control and self.points else [], sign=sign, reads=reads)
+
+    def _by_importance(self, importance: Importance, trial: int) -> Outcome:
+        """Return a trial whose faults of stored weights hold one in any case, beside the same trial without any."""
+        chosen = importance.chosen(seed=self.seed, trial=trial)
+        masks = {node: site.masks(seed=self.seed, trial=trial) for node, site in importance.sites.items()}
+        masks[chosen.node][chosen.number] |= np.uint16(1 << chosen.bit)
+        words = self._sound_words() | {node: site.reading(masks[node]) for node, site in importance.sites.items()}
+        weight = importance.weight(masks)
+        base = self.fixed or self._measured(self.programmer.draw(trial, words=self._sound_words()), trial, [])
+        found = self._measured(self.programmer.draw(trial, words=words), trial, [])
+        correct = None if base.correct is None or found.correct is None else base.correct + weight * (found.correct * 1.0 - base.correct)
+        return Outcome(
+            loss=base.loss + weight * (found.loss - base.loss), control=np.nan, correct=correct, power_w=base.power_w, base=base.loss,
+            weight=weight,
+        )  # fmt: skip
+
+    def _sound_words(self) -> dict[NodeIndex, Array]:
+        return {node: site.sound().sampled(seed=self.seed, trial=0) for node, site in self.programmer.words.items()}
+
+    def _measured(self, draw: Draw, trial: int, pushed: list[Array], *, sign: float = 1.0, reads: int | None = None) -> Outcome:
         loss = controlled = power = 0.0
         correct: list[Array] = []
         start = 0
         for number, images in enumerate(self.chunks):
             meter = _Meter(self.layers, draw) if trial < N_POWER_TRIALS else None
-            output = _flat(self._output(draw, trial, number, images, meter, sign))
+            output = _flat(self._output(draw, trial, number, images, meter, sign, reads))
             wanted = self.reference[start : start + len(output)]
             loss += float(np.sum((output - wanted) ** 2))
             if pushed:
@@ -84,10 +127,12 @@ class TrialRunner:
             power_w=power / start if trial < N_POWER_TRIALS else np.nan,
         )
 
-    def _output(self, draw: Draw, trial: int, number: int, images: Array, meter: "_Meter | None", sign: float) -> Array:
+    def _output(
+        self, draw: Draw, trial: int, number: int, images: Array, meter: "_Meter | None", sign: float, reads: int | None
+    ) -> Array:
         if meter is None and self.programs:
             return self.programs[images.shape[-1]].run(images, draw.view.weights, draw.view.biases)
-        return run(self.graph, images, apply=self._apply(draw, trial, number, meter, sign))
+        return run(self.graph, images, apply=self._apply(draw, trial, number, meter, sign, reads))
 
     def _pushed(self, draw: Draw) -> list[Array]:
         """Return the linear response to a programming, `(images, n_out)` for each chunk."""
@@ -97,12 +142,13 @@ class TrialRunner:
         return [_flat(push(point, errors, bias_errors)) for point in self.points]
 
     def _apply(
-        self, draw: Draw, trial: int, number: int, meter: "_Meter | None", sign: float
+        self, draw: Draw, trial: int, number: int, meter: "_Meter | None", sign: float, reads: int | None
     ) -> Callable[[NodeIndex, tuple[Array, ...]], Array]:
         view = draw.view
 
         def stored(site: SignalSite, block: int, values: Array) -> Array:
-            return site.sampled(values, seed=self.seed, trial=trial, chunk=number, number=block, sign=sign)
+            again = reads if reads is not None and site.is_fresh else trial
+            return site.sampled(values, seed=self.seed, trial=again, chunk=number, number=block, sign=sign)
 
         def apply(i: NodeIndex, inputs: tuple[Array, ...]) -> Array:
             operator = self.graph.nodes[i].operator
@@ -130,6 +176,19 @@ class TrialRunner:
         spread = layer.operator.multiply(in_weights.astype(np.float32), x * x)
         draws = normals(np.empty(shape, np.float32), seed=self.seed, site=self.read_sites[i] ^ (number << 20), trial=trial)
         return np.sqrt(spread, out=spread) * draws
+
+
+def is_random(plan: Plan, *, words: bool = True, fresh: bool = True) -> bool:
+    """Whether trials differ: by cells, reads, values in memories, and `words` of weights; `fresh`: also by what each inference has anew."""
+    for layer in plan.layers:
+        sites = [site for site in (layer.site, layer.bias_site) if site is not None]
+        if any(site.chain.laws or (fresh and site.read_law is not None) for site in sites):
+            return True
+        if words and isinstance(layer.site, WordSite) and layer.site.is_sparse and (fresh or not layer.site.is_fresh):
+            return True
+        if layer.buffers is not None and any(site.errs and (fresh or not site.is_fresh) for _, site in layer.buffers.sites()):
+            return True
+    return False
 
 
 class _Meter:
