@@ -15,12 +15,14 @@ from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, agreement_table,
 def main(arguments: list[str] | None = None) -> int:
     """Make the tables; return 0 when every cell is within its bar."""
     parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
-    tables = ("agreement", "deep", "specs", "pipecnn", "mnsim", "neurosim")
+    tables = ("agreement", "deep", "specs", "memory", "pipecnn", "mnsim", "neurosim")
     parser.add_argument("table", nargs="?", choices=tables, default=tables[0], help="which table (default agreement)")
     parser.add_argument("--out", type=Path, default=Path("docs/tables"), help="folder of the tables (default docs/tables)")
     parser.add_argument("--networks", nargs="+", help="only these of the table's networks")
     parser.add_argument("--quick", action="store_true", help="the embedded networks at two noise levels, to 3 %% in minutes")
     chosen = parser.parse_args(arguments)
+    if chosen.table == "memory":
+        return _memory(chosen.out, chosen.networks, quick=chosen.quick)
     if chosen.table == "specs":
         return _specs(chosen.out, chosen.networks)
     if chosen.table in ("pipecnn", "mnsim", "neurosim"):
@@ -58,6 +60,24 @@ def _published(table: str, out: Path) -> int:
         shown = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.values()]
         print("  ".join(part for part in shown if part))
     return 0
+
+
+def _memory(out: Path, networks: list[str] | None, *, quick: bool) -> int:
+    from validation import memory
+
+    options: dict[str, Any] = {"networks": tuple(networks or memory.NETWORKS)}
+    if quick:
+        options |= {"networks": tuple(networks or memory.NETWORKS[:1]), "rates": (1e-6, 1e-4), "n_images": 16}
+    name = "memory_quick.csv" if quick else "memory.csv"
+    try:
+        rows = resumed_table(out / name, memory.memory_table, tell=lambda line: print(line, flush=True), n_rows=1, **options)
+    except DataMissingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    verdict = memory.judged(rows)
+    for what, cells in verdict.items():
+        print(f"{what}: {cells}")
+    return 1 if any(verdict.values()) else 0
 
 
 def _specs(out: Path, networks: list[str] | None) -> int:

@@ -94,17 +94,21 @@ def with_faults(question: Question, response: Response, healthy: Verdict, health
 
 def event_sum(question: Question, response: Response, healthy_plan: Plan, *, least: float) -> EventSum:
     """Return the sum (1) of a plan's faults with a standard error that is small beside an MSE of at least `least`."""
-    return sampled_sum(sources_of(question, response, healthy_plan), tol_rel=question.tol_rel, least=least)
+    hopeless = 2.0 * question.tol_rel * float(question.wanted.var()) / INTERACTION
+    return sampled_sum(sources_of(question, response, healthy_plan), tol_rel=question.tol_rel, least=least, hopeless=hopeless)
 
 
-def sampled_sum(sources: Sequence[Source], *, tol_rel: float, least: float) -> EventSum:
-    """Return the sum over sources: first events as linear damage has it, then more where they scatter most."""
+def sampled_sum(sources: Sequence[Source], *, tol_rel: float, least: float, hopeless: float = np.inf) -> EventSum:
+    """Return the sum over sources: first events as linear damage has it, then more where they scatter most.
+
+    A sum beyond `hopeless` is off by more than it may be, and only roughly wanted.
+    """
     linear = sum(source.linear for source in sources)
     for source in sources:
         source.sample(int(np.clip(N_FIRST * source.linear / linear if linear > 0.0 else 0.0, *FEW)))
     while sources and sum(source.n for source in sources) < MAX_EVENTS:
         total, se = sum(source.mean for source in sources), _se(sources)
-        if 1.96 * se <= 0.4 * tol_rel * (total + least):
+        if 1.96 * se <= (0.2 if total > hopeless else 0.4 * tol_rel) * (total + least):
             break
         max(sources, key=lambda source: source.se**2 / source.n).sample(N_MORE)
     mse = {cause: sum(s.mean for s in sources if s.cause == cause) for cause in CAUSES if any(s.cause == cause for s in sources)}
