@@ -2,10 +2,9 @@
 
 An event e has the probability p_e and changes one weight, or one value of one image. It is drawn with
 
-    q_e = 0.9 p_e a_e / sum + 0.1 p_e c_e^2 / sum,   a_e = c_e^2 S_e / (1 + c_e^2 S_e / s),   c_e: change, S_e: response power      (1)
+    q_e = 0.9 p_e c_e^2 S_e / sum + 0.1 p_e c_e^2 / sum,      c_e: its change, S_e: the response power there                (1)
 
-so that linear damage is followed as far as it goes (s: a share of the variance of the outputs) and no event is out of reach. An event
-counts p_e (1 - p_e) |d_e|^2 / q_e.
+so that linear damage is followed and no event is out of reach, and counts p_e (1 - p_e) |d_e|^2 / q_e.
 """
 
 from abc import ABC, abstractmethod
@@ -19,19 +18,21 @@ from accelsim.prediction.question import Question
 from accelsim.response.linear import Response
 from accelsim.response.target import mean_weights
 from accelsim.response.weights import Weights
-from accelsim.sampling.importance import SATURATION
 from accelsim.stored_signals import SignalSite
 from accelsim.stored_weights import WordSite
 from devices.stuck import StuckAt
-from workloads.network import INPUT, NodeIndex, from_lanes, to_lanes
+from workloads.network import INPUT, Network, NodeIndex, from_lanes, to_lanes
 from workloads.operators.base import Array
 from workloads.operators.matrix import MatrixOperator
+from workloads.samples import Samples
 from workloads.walk import rewalk, walk
 
 UNIFORM = 0.1
 """Share of events that are drawn whatever their linear damage."""
 IMAGES = 16
 """Images that meet an event together: one vector of lanes."""
+SCALES = 0.02, 3.0
+"""Least and largest share of linear damage that a few events are believed to show."""
 PER_VISIT = 4
 """Events of a value that are tried on each of those images before others are taken."""
 
@@ -73,10 +74,9 @@ class Source(ABC):
 
 def sources_of(question: Question, response: Response, healthy: Plan) -> list[Source]:
     """Return the sources of a plan's faults; those whose events do nothing are left out."""
-    runner, random = Runner(question, mean_weights(healthy)), np.random.default_rng([question.seed, 0x57CC])
+    runner, random = Runner(question.graph, question.samples, mean_weights(healthy)), np.random.default_rng([question.seed, 0x57CC])
     found: list[Source] = []
-    cap = SATURATION * float(question.wanted.var())
-    stuck, words = _stuck(question.plan, healthy, response, cap), _words(question.plan, response, cap)
+    stuck, words = _stuck(question.plan, healthy, response), _words(question.plan, response)
     for cause, events in (("stuck", stuck), ("memory_weights", words)):
         found += [WeightSource(cause, one, runner, random) for one in events if np.any(one.reach > 0.0)]
     for layer in question.plan.layers:
@@ -84,7 +84,7 @@ def sources_of(question: Question, response: Response, healthy: Plan) -> list[So
         for name, site in () if layer.buffers is None else layer.buffers.sites():
             power = powers.input_power if name == "inputs" else powers.sum_power
             if site.errs and power is not None:
-                found.append(SignalSource(layer, site, power, cap, runner, random))
+                found.append(SignalSource(layer, site, power, runner, random))
     return found
 
 
@@ -101,7 +101,6 @@ class WeightEvents:
     change: Array
     power: Array
     lasting: bool
-    cap: float
 
     @property
     def reach(self) -> Array:
@@ -110,16 +109,11 @@ class WeightEvents:
 
     @property
     def damage(self) -> Array:
-        """Linear damage, as far as it goes."""
-        return self.reach * leveled(self.power, self.change**2, self.cap)
+        """Linear damage."""
+        return self.reach * self.power
 
 
-def leveled(power: Array, square: Array, cap: float) -> Array:
-    """Return the response power, less where the linear damage of a squared change nears the cap."""
-    return power / (1.0 + square * power / cap) if cap > 0.0 else power
-
-
-def _stuck(plan: Plan, healthy: Plan, response: Response, cap: float) -> Iterator[WeightEvents]:
+def _stuck(plan: Plan, healthy: Plan, response: Response) -> Iterator[WeightEvents]:
     for layer, sound in zip(plan.layers, healthy.layers):
         law = layer.site.cell.stuck
         if not isinstance(law, StuckAt):
@@ -132,23 +126,38 @@ def _stuck(plan: Plan, healthy: Plan, response: Response, cap: float) -> Iterato
             for p, value in ((law.low_p, law.low_siemens), (law.high_p, law.high_siemens)):
                 if p > 0.0:
                     change = part.sign * part.gain * (value - cells) * per
-                    yield WeightEvents(layer=layer, part=i, p=np.full(change.shape, p), change=change, power=power, lasting=True, cap=cap)
+                    yield WeightEvents(layer=layer, part=i, p=np.full(change.shape, p), change=change, power=power, lasting=True)
 
 
-def _words(plan: Plan, response: Response, cap: float) -> Iterator[WeightEvents]:
+def damage_scales(
+    plan: Plan, healthy: Plan, graph: Network, samples: Samples, response: Response, *, seed: int, n: int
+) -> dict[NodeIndex, Array]:
+    """Return, by node, how much of their linear damage the faults of each bit of its words do, from `n` of them: `(n_bits,)`."""
+    runner, random = Runner(graph, samples, mean_weights(healthy)), np.random.default_rng([seed, 0x5CA1])
+    found: dict[NodeIndex, list[float]] = {}
+    for events in _words(plan, response):
+        source = WeightSource("memory_weights", events, runner, random)
+        if source.linear > 0.0:
+            source.sample(n)
+        scale = source.mean / source.linear if source.linear > 0.0 else 1.0
+        found.setdefault(events.layer.node, []).append(float(np.clip(scale, *SCALES)))
+    return {node: np.array(scales) for node, scales in found.items()}
+
+
+def _words(plan: Plan, response: Response) -> Iterator[WeightEvents]:
     for layer in plan.layers:
         if isinstance(layer.site, WordSite):
             lasting = layer.site.memory.faults.scope == "chip"
             for _, p, change in layer.site.events():
                 power = response.layers[layer.name].power
-                yield WeightEvents(layer=layer, part=0, p=p, change=change, power=power, lasting=lasting, cap=cap)
+                yield WeightEvents(layer=layer, part=0, p=p, change=change, power=power, lasting=lasting)
 
 
 class Runner:
     """The network of mean weights, kept on some images, and what becomes of its outputs when one thing changes."""
 
-    def __init__(self, question: Question, view: Weights) -> None:
-        self.graph, self.view, self.samples = question.graph, view, question.samples
+    def __init__(self, graph: Network, samples: Samples, view: Weights) -> None:
+        self.graph, self.view, self.samples = graph, view, samples
         self.kept: dict[int, dict[NodeIndex, Array]] = {}
 
     def chunk(self, random: np.random.Generator) -> dict[NodeIndex, Array]:
@@ -214,9 +223,8 @@ class WeightSource(Source):
 class SignalSource(Source):
     """Faults of a layer's values in a memory: each image has an event of its own, or all the same cell's where faults last."""
 
-    def __init__(self, layer: PlacedLayer, site: SignalSite, power: Array, cap: float, runner: Runner, random: np.random.Generator) -> None:
+    def __init__(self, layer: PlacedLayer, site: SignalSite, power: Array, runner: Runner, random: np.random.Generator) -> None:
         Source.__init__(self)
-        self.cap = cap
         self.cause, self.layer, self.placed, self.site = f"memory_{site.part}", layer.name, layer, site
         self.runner, self.random = runner, random
         every = np.arange(1 << site.memory.word.n_bits, dtype=np.uint16)
@@ -236,8 +244,7 @@ class SignalSource(Source):
         p, change = (np.stack([one[k] for block in events for one in block]).reshape(-1, places[0].shape[-1]) for k in (0, 1))
         power = np.broadcast_to(self.power, places[0].shape).reshape(1, -1, places[0].shape[-1])
         reach = p * change**2
-        powers = np.broadcast_to(power, (len(places) * len(events[0]), *power.shape[1:])).reshape(reach.shape)
-        damage = reach * leveled(powers, change**2, self.cap)
+        damage = reach * np.broadcast_to(power, (len(places) * len(events[0]), *power.shape[1:])).reshape(reach.shape)
         if self.lasting:
             reach, damage = (np.broadcast_to(v.sum(axis=1, keepdims=True), v.shape) for v in (reach, damage))
         n_images = reach.shape[1]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from accelsim.placement import Plan
+from accelsim.prediction.event_sources import damage_scales
+from accelsim.prediction.events import without_faults
 from accelsim.response.linear import respond
 from accelsim.response.probes import n_probes_for
 from accelsim.sampling.importance import Importance, importance_of
@@ -20,6 +22,8 @@ from workloads.operators.base import Array
 from workloads.samples import Samples
 
 ENOUGH_EVENTS = 100.0
+N_LOOKED_AT = 12
+"""Faults of each bit that are run to see how much of their linear damage they do."""
 N_AGAIN = 64
 AGAIN = 1 << 30
 """The first number of the trials whose reads are taken a second time."""
@@ -39,7 +43,10 @@ def rare_faults(plan: Plan, graph: Network, samples: Samples, *, seed: int) -> I
     if not any(layer.is_digital and layer.site.is_sparse for layer in plan.layers):
         return None
     n_out = int(np.prod(graph.nodes[graph.output].shape))
-    return importance_of(plan, respond(plan, graph, samples, seed=seed, n_probes=n_probes_for(n_out, len(samples))))
+    healthy = without_faults(plan)
+    response = respond(healthy, graph, samples, seed=seed, n_probes=n_probes_for(n_out, len(samples)))
+    scales = damage_scales(plan, healthy, graph, samples, response, seed=seed, n=N_LOOKED_AT)
+    return importance_of(plan, response, scales)
 
 
 def effective_events(record: Record) -> float:

@@ -24,8 +24,6 @@ from workloads.operators.base import Array
 
 FLOOR = 0.1
 """Share of a layer's mean response power that every weight counts at least, so that no fault is out of reach."""
-SATURATION = 0.3
-"""Damage, over the variance of the outputs, at which half of the linear one is counted: scatter is the same within 10 % from 0.1 to 3."""
 ENOUGH = 50.0
 """Faults of a trial, as many as count, from which on plain trials have enough of them."""
 
@@ -78,12 +76,11 @@ def _rates(site: WordSite, number: int | None = None) -> Array:
     return np.stack([p[words] for _, p, _ in site.single_faults()])
 
 
-def importance_of(plan: Plan, response: Response) -> Importance | None:
+def importance_of(plan: Plan, response: Response, scales: Mapping[NodeIndex, Array]) -> Importance | None:
     """Return the importance of the faults of stored weights; None where there are none, or plain trials have enough of them.
 
-    Linear damage levels off beyond a share of the variance of the outputs: large faults do less than it says.
+    `scales` is how much of their linear damage the faults of each bit do.
     """
-    cap = SATURATION * float(response.mean_output.var())
     sites = {layer.node: layer.site for layer in plan.layers if isinstance(layer.site, WordSite) and layer.site.is_sparse}
     if not sites or not all(independent(site.memory) for site in sites.values()):
         return None
@@ -93,7 +90,6 @@ def importance_of(plan: Plan, response: Response) -> Importance | None:
         power = powers[node] + FLOOR * powers[node].mean()
         if not np.any(power > 0.0):
             power = np.ones_like(power)
-        linear = np.stack([(change**2 * power).ravel() for _, _, change in site.events()])
-        damages[node] = linear / (1.0 + linear / cap) if cap > 0.0 else linear
+        damages[node] = np.stack([(change**2 * power).ravel() for _, _, change in site.events()]) * scales[node][:, None]
     found = Importance(sites, damages)
     return found if found.total > 0.0 and found.n_faults < ENOUGH else None
