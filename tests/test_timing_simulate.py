@@ -249,8 +249,10 @@ def test_shares_and_peaks_are_conserved(small: Plan) -> None:
     assert_conserved(simulate_events(timed.graph, at_once(5)).times)
 
 
-def test_engines_are_in_order(small: Plan) -> None:
-    reports = [simulate(small, engine=engine, images=4) for engine in ("bound", "recurrence", "des")]
+@pytest.mark.parametrize("copies", ["given", "balanced"])
+def test_engines_are_in_order(small: Plan, copies: str) -> None:
+    engines = ("bound", "recurrence", "des")
+    reports = [simulate(small, engine=engine, images=4, copies=copies) for engine in engines]  # type: ignore[arg-type]
     assert reports[0].makespan_s <= reports[1].makespan_s <= reports[2].makespan_s
     assert reports[0].ii_s <= reports[1].ii_s * (1 + 1e-12)
     assert reports[1].ii_s <= reports[2].ii_s * (1 + 1e-12)

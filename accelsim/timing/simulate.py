@@ -95,7 +95,7 @@ def simulate(
     saturated = isinstance(arrivals, str) and arrivals == "saturated"
     return _report(
         plan, timed, lower, times, image, leaked, engine=engine, images=images, makespan_ps=makespan, saturated=saturated,
-        n_events=n_events, waited=waited, notes=notes, samples=samples, seed=seed, started=started,
+        n_events=n_events, waited=waited, notes=notes, samples=samples, seed=seed, started=started, service=service,
     )  # fmt: skip
 
 
@@ -176,10 +176,10 @@ def _arrivals(arrivals: Arrivals, images: int, seed: int) -> Ints:
     return np.rint(listed / PS).astype(np.int64)
 
 
-def _interval_ps(times: Times, lower: Bound, graph: TokenGraph) -> float:
-    """Return the interval between results in the second half of a run; of one image, the bound's."""
+def _interval_ps(times: Times, lower: Bound, *, service: Service) -> float:
+    """Return the interval between results in the second half of a run, at least the bound's; of one image, the bound's."""
     n, done = times.n_images, np.sort(times.done_ps)
-    least = max(graph.shared_work_ps().values(), default=0.0)
+    least = lower.interval_ps if service == "deterministic" else 0.0  # random services may have been short
     if n == 1:
         return lower.interval_ps
     half = n // 2
@@ -189,10 +189,10 @@ def _interval_ps(times: Times, lower: Bound, graph: TokenGraph) -> float:
 def _report(
     plan: Plan, timed: TimedPlan, lower: Bound, times: Times | None, image: Ledger, leaked: Ledger, *, engine: Engine, images: int,
     makespan_ps: float, saturated: bool, n_events: int, waited: dict[str, int], notes: list[str], samples: Samples | None, seed: int,
-    started: float,
+    started: float, service: Service,
 ) -> TimeReport:  # fmt: skip
     whole = image.times(images).plus(leaked)
-    interval = lower.interval_ps if times is None else _interval_ps(times, lower, timed.graph)
+    interval = lower.interval_ps if times is None else _interval_ps(times, lower, service=service)
     interval = interval if saturated else makespan_ps / images
     latencies = np.array([float(lower.latency_ps)]) if times is None else _latencies(times, saturated=saturated)
     n_tiles = timed.n_tiles if timed.chip.n_tiles is None else timed.chip.n_tiles * timed.n_chips
