@@ -149,6 +149,10 @@ def _optimize(add: Add) -> None:
     verb.add_argument(
         "--adc-bits", nargs=2, type=_natural, metavar=("LEAST", "MOST"), help="choose the bits of each layer's ADC too, within these limits"
     )
+    verb.add_argument(
+        "--slices", nargs="+", metavar="BITS", help="choose each layer's slices too, among these: 8 4+4 2+2+2+2, one (no slices)"
+    )
+    verb.add_argument("--area-budget", metavar="AREA", help='refuse chips that are larger: "2 mm2"; needs a [chip]')
     verb.add_argument("--latency-budget", metavar="TIME", help='refuse designs that take longer for an image: "1 ms"; needs a [chip]')
     verb.add_argument("--yield", dest="yield_p", type=_share, metavar="P", help="share of chips that must meet the budget")
     verb.add_argument("--verify", metavar="V.npz", help="samples to verify on; by default the last half of the inputs is held out")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim._version import __version__
 from accelsim.cli_answers import FINE, INTERRUPTED, NO, answer, check_out
-from accelsim.cli_inputs import budget_of, is_embedded, question
+from accelsim.cli_inputs import budget_of, is_embedded, question, slicing_of
 from accelsim.cli_terminal import TrialProgress, say
 from accelsim.report.base import SCHEMA, Report, clean, columns_table
 from devices.base.errors import NetworkError, RunFolderError, SpecError
@@ -278,12 +278,15 @@ def _optimize(options: argparse.Namespace) -> int:
     power_w = budget_of(options.power_budget, "watt", flag="--power-budget")
     energy_j = budget_of(options.energy_budget, "joule", flag="--energy-budget")
     latency_s = budget_of(options.latency_budget, "second", flag="--latency-budget")
+    area_m2 = budget_of(options.area_budget, "metre2", flag="--area-budget")
+    slice_bits = None if options.slices is None else tuple(slicing_of(text) for text in options.slices)
     asked = question(options)
     verify = None if options.verify is None else load_samples(options.verify, input_shape=asked.plan.network.input_shape)
     progress = TrialProgress("Monte-Carlo at the design")
     report = optimize(
         asked.plan, asked.samples, seed=asked.seed, verify=verify, power_budget_w=power_w, mse_budget=options.mse_budget,
-        energy_budget_j=energy_j, latency_budget_s=latency_s, per=options.per,
+        energy_budget_j=energy_j, latency_budget_s=latency_s, area_budget_m2=area_m2, per=options.per,
+        slice_bits=slice_bits, calibration=asked.calibration,
         yield_p=options.yield_p, adc_bits=None if options.adc_bits is None else tuple(options.adc_bits), output=options.output,
         reference=options.reference, mc_rel_error=options.rel_error,
         mc_max_trials=options.max_trials, threads=options.threads, progress=progress,

@@ -29,6 +29,7 @@ class Question:
     plan: Plan
     samples: Samples
     seed: int
+    calibration: Samples
 
 
 def question(options: argparse.Namespace) -> Question:
@@ -38,8 +39,15 @@ def question(options: argparse.Namespace) -> Question:
     samples, calibration = _samples(options, network)
     plan = place(network, accelerator, calibration=calibration)
     if options.design is not None:
-        plan = plan.with_design(_design(options.design, plan))
-    return Question(plan=plan, samples=samples, seed=seed_of(options))
+        plan = _designed(plan, _design(options.design, plan), calibration)
+    return Question(plan=plan, samples=samples, seed=seed_of(options), calibration=calibration)
+
+
+def _designed(plan: Plan, design: Design, calibration: Samples) -> Plan:
+    """Return the plan with a design; placed anew where that moves slices, which ranges of converters go with."""
+    if design.slice_bits:
+        return place(plan.network, plan.accelerator, calibration=calibration, design=design)
+    return plan.with_design(design)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -154,7 +162,7 @@ def _design(source: str, plan: Plan) -> Design:
     return design
 
 
-BUDGETS = {"watt": "a power", "joule": "an energy", "second": "a time"}
+BUDGETS = {"watt": "a power", "joule": "an energy", "second": "a time", "metre2": "an area"}
 
 
 def budget_of(text: str | None, unit: str, *, flag: str) -> float | None:
@@ -168,3 +176,16 @@ def budget_of(text: str | None, unit: str, *, flag: str) -> float | None:
     if value <= 0.0:
         raise SpecError(f"{flag} {text!r}: need {BUDGETS[unit]} above 0")
     return value
+
+
+def slicing_of(text: str) -> tuple[int, ...]:
+    """Return the slices that a word names: `8`, `4+4`, or `one` for a cell that holds all of a weight."""
+    if text == "one":
+        return ()
+    parts = text.split("+")
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= MAX_SLICE_BITS for part in parts):
+        raise SpecError(f"--slices {text[:64]!r}: need bits of each slice, most significant first, such as 8, 4+4 or 2+2+2+2, or one")
+    return tuple(map(int, parts))
+
+
+MAX_SLICE_BITS = 24

@@ -46,6 +46,8 @@ class Design:
         What shares one factor from weights to conductances; with `network`, all layers have the same conductance.
     adc_bits
         Bits of the converters behind the columns, by layer name, where the optimum chose them.
+    slice_bits
+        Bits of each slice of a layer's weights, by layer name, where the optimum chose them; `place` takes them, for ranges go with them.
     network_digest, accelerator_digest, origin
         What it was found for and how, as text; empty where not known.
     """
@@ -53,6 +55,7 @@ class Design:
     g_used_siemens: Mapping[str, Conductances]
     scale: Scale = "layer"
     adc_bits: Mapping[str, int] = field(default_factory=dict)
+    slice_bits: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     network_digest: str = ""
     accelerator_digest: str = ""
     origin: str = field(default="")
@@ -65,6 +68,8 @@ class Design:
             wrong.append("g_used_siemens: need at least one layer")
         if any(not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_BITS for n in self.adc_bits.values()):
             wrong.append(f"adc_bits: need whole numbers from 1 to {MAX_BITS}")
+        if any(not bits or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in bits) for bits in self.slice_bits.values()):
+            wrong.append("slice_bits: need lists of whole numbers from 1 on, e.g. [4, 4]")
         raise_faults(wrong)
         faults = Faults("design")
         used = {name: _conductances(value, faults=faults, name=name) for name, value in self.g_used_siemens.items()}
@@ -72,13 +77,14 @@ class Design:
         _check_scale(used, self.scale)
         object.__setattr__(self, "g_used_siemens", MappingProxyType(used))
         object.__setattr__(self, "adc_bits", MappingProxyType(dict(self.adc_bits)))
+        object.__setattr__(self, "slice_bits", MappingProxyType({name: tuple(bits) for name, bits in self.slice_bits.items()}))
 
     def __hash__(self) -> int:
-        return hash((self.scale, tuple(self.g_used_siemens.items()), tuple(self.adc_bits.items())))
+        return hash((self.scale, *(tuple(part.items()) for part in (self.g_used_siemens, self.adc_bits, self.slice_bits))))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        more = {name: getattr(self, name) for name in _TEXTS}
-        return _rebuilt, ({"g_used_siemens": dict(self.g_used_siemens), "scale": self.scale, "adc_bits": dict(self.adc_bits)} | more,)
+        more = {name: getattr(self, name) for name in (*_TEXTS, "scale")}
+        return _rebuilt, (more | {name: dict(getattr(self, name)) for name in ("g_used_siemens", "adc_bits", "slice_bits")},)
 
     def check_against(self, accelerator: Accelerator) -> None:
         """Raise SpecError unless every conductance is in the range of its layer's cells: g_min < g_used <= g_max."""
@@ -176,10 +182,12 @@ def _lines(design: Design) -> Iterator[str]:
         yield "]"
     if design.adc_bits:
         yield from ("", "[adc_bits]", *(f"{key_text(layer)} = {n}" for layer, n in design.adc_bits.items()))
+    if design.slice_bits:
+        yield from ("", "[slice_bits]", *(f"{key_text(layer)} = {list(bits)}" for layer, bits in design.slice_bits.items()))
 
 
 def _checked_table(table: dict[str, Any], *, faults: Faults) -> dict[str, Any]:
-    known = ("schema", "scale", *_TEXTS, "g_used_siemens", "adc_bits")
+    known = ("schema", "scale", *_TEXTS, "g_used_siemens", "adc_bits", "slice_bits")
     for name in table:
         if name not in known:
             faults.add_unknown("", name, known=known)
@@ -200,5 +208,9 @@ def _checked_table(table: dict[str, Any], *, faults: Faults) -> dict[str, Any]:
     if not isinstance(bits, dict) or any(not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_BITS for n in bits.values()):
         faults.add("adc_bits", f"need a table of layer names and whole numbers from 1 to {MAX_BITS}")
         bits = {}
+    slices = table.get("slice_bits", {})
+    if not isinstance(slices, dict) or any(not isinstance(of, list) for of in slices.values()):
+        faults.add("slice_bits", "need a table of layer names and lists of bits, e.g. [4, 4]")
+        slices = {}
     texts = {name: table[name] for name in _TEXTS if name in table}
-    return {"g_used_siemens": values, "scale": scale, "adc_bits": bits} | texts
+    return {"g_used_siemens": values, "scale": scale, "adc_bits": bits, "slice_bits": {n: tuple(of) for n, of in slices.items()}} | texts

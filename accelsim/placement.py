@@ -18,6 +18,7 @@ from accelsim.stored_signals import Buffers
 from accelsim.stored_weights import WordSite
 from accelsim.values_in_memory import calibrated_buffers
 from devices.base.errors import SamplesError, SpecError
+from devices.base.toml_codec import joined
 from devices.law import ArrayMap
 from workloads.network import INPUT, Network, Node, digest_of, to_lanes
 from workloads.operators.base import Array
@@ -145,6 +146,14 @@ class Plan:
                 raise SpecError(
                     f"design names a layer {name!r} that the network does not have" + (f"; nearest: {near[0]!r}" if near else "")
                 )
+        for layer in self.layers:
+            wanted = design.slice_bits.get(layer.name, layer.site.encoding.slice_bits)
+            if tuple(wanted) != layer.site.encoding.slice_bits:
+                raise SpecError(
+                    f"design stores layer {layer.name!r} in slices of {list(wanted)} bits, the plan in "
+                    f"{list(layer.site.encoding.slice_bits)}: ranges of converters go with the slices; "
+                    "place(network, spec, calibration=..., design=design)"
+                )
         layers = self.rescaled(design.scale).layers
         moved = tuple(_with_g_used(layer, np.asarray(design.g_used_siemens.get(layer.name, layer.site.g_used_siemens))) for layer in layers)
         if unknown := design.adc_bits.keys() - set(names):
@@ -200,6 +209,8 @@ def place(network: Network, accelerator: Accelerator, *, calibration: Samples | 
     """
     if calibration is not None:
         check_samples(network, calibration)
+    if design is not None and design.slice_bits:
+        accelerator = sliced_as(accelerator, design)
     graph = reorder_relu_behind_pool(network)
     _check_layer_names(graph, accelerator)
     largest = {i: 0.0 for i, _ in graph.matrix_layers()} if calibration is None else _largest_inputs(graph, calibration)
@@ -209,6 +220,15 @@ def place(network: Network, accelerator: Accelerator, *, calibration: Samples | 
     digest = UNCALIBRATED if calibration is None else calibration.digest
     plan = Plan(network=network, accelerator=accelerator, graph=graph, layers=layers, calibration_digest=digest)
     return plan if design is None else plan.with_design(design)
+
+
+def sliced_as(accelerator: Accelerator, design: Design) -> Accelerator:
+    """Return the accelerator whose layers are in the design's slices."""
+    found = accelerator
+    for name, bits in design.slice_bits.items():
+        path = joined("layers", name)
+        found = found.with_set(f"{path}.mapping.levels=none", f"{path}.mapping.slice_bits={list(bits)}")
+    return found
 
 
 def check_question(plan: Plan, samples: Samples) -> None:

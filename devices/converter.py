@@ -264,6 +264,11 @@ class Converter(ConverterLaw):
         if self.range == "percentile" and (self.percentile is None or self.percentile > 100.0):
             raise SpecError(f"percentile: {self.percentile}: range = percentile needs one above 0 and at most 100, e.g. 99.9")
 
+    @property
+    def conversion_s(self) -> float | None:
+        """Time of one conversion: the ramp's own, or its model's; None where neither says."""
+        return None if self.conversion is None else self.conversion.time_s(self.n_bits)
+
     @abstractmethod
     def ideal(self, low: float, high: float) -> Uniform:
         """Return the codes over a range, without what differs from chip to chip."""
@@ -370,7 +375,7 @@ class RampConverter(Converter):
     clock_hz: float = field(metadata=about("Rate of the ramp's steps.", above=0.0))
 
     @property
-    def time_s(self) -> float:
+    def conversion_s(self) -> float:
         """Time of a conversion: 2^n_bits periods."""
         return 2.0**self.n_bits / self.clock_hz
 

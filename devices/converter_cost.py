@@ -4,6 +4,7 @@
     Walden              E = FOM_W 2^n
     Schreier            E = 10^((SNDR - FOM_S) / 10) / 2,   SNDR = 6.02 n + 1.76 dB
     SAR, 28 nm          E = (100 n + 0.001 4^n) fF V^2, ZigZag 3.8.5 (Mei et al., IEEE TC 2021)
+    MNSIM's ADCs        power over n + 2 periods, MNSIM 2.0 (Zhu et al., IEEE TCAD 2023)
     fixed               a published point
 """
 
@@ -150,6 +151,31 @@ class DacModel(ConverterCost):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClockedModel(ConverterCost):
+    """MNSIM 2.0's model (`ADC.py`): a converter of known power decides a bit a period, and takes two more."""
+
+    kind: ClassVar[str] = "mnsim_adc"
+    power_w: float = field(metadata=about("Power while it converts.", at_least=0.0))
+    clock_hz: float = field(metadata=about("Periods a second.", above=0.0))
+    footprint_m2: float | None = field(default=None, metadata=about("Area.", above=0.0, absent="not known"))
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+    def energy_j(self, n_bits: int) -> float:
+        """Return the energy of one conversion."""
+        return self.power_w * self.time_s(n_bits)
+
+    def time_s(self, n_bits: int) -> float:
+        """Return the time of one conversion, (n_bits + 2) / clock_hz."""
+        return (n_bits + 2) / self.clock_hz
+
+    def area(self, n_bits: int) -> float | None:
+        """Return the area in square metres; None where it is not known."""
+        return self.footprint_m2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FixedCost(ConverterCost):
     """One published converter, at its own number of bits."""
 
@@ -178,5 +204,5 @@ class FixedCost(ConverterCost):
 
 
 COST_MODELS: dict[str, type[ConverterCost]] = {
-    model.kind: model for model in (SurveyRegression, Walden, Schreier, SarModel, DacModel, FixedCost)
+    model.kind: model for model in (SurveyRegression, Walden, Schreier, SarModel, DacModel, ClockedModel, FixedCost)
 }

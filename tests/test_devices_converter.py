@@ -360,7 +360,7 @@ def test_a_table_holds_a_converter_and_gives_it_back(converter: Converter) -> No
 
 def test_a_ramp_takes_a_period_for_each_code_and_errs_as_the_uniform() -> None:
     ramp = RampConverter(n_bits=8, clock_hz=1e9)
-    assert ramp.time_s == pytest.approx(256e-9)
+    assert ramp.conversion_s == pytest.approx(256e-9)
     assert ramp.placed(0.0, 1.0) == UniformConverter(n_bits=8).placed(0.0, 1.0)
 
 

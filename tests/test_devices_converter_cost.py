@@ -3,7 +3,8 @@
 import pytest
 
 from devices.base.errors import SpecError
-from devices.converter_cost import DacModel, FixedCost, SarModel, Schreier, SurveyRegression, Walden
+from devices.converter import RampConverter, UniformConverter
+from devices.converter_cost import ClockedModel, DacModel, FixedCost, SarModel, Schreier, SurveyRegression, Walden
 
 SURVEY = {  # bits: (pJ, um2) at 10 MS/s, 100 MS/s, 1.2 GS/s; 32 nm
     4: ((0.924, 2160), (0.924, 3274), (0.924, 5130)),
@@ -52,3 +53,20 @@ def test_costs_come_from_the_same_object() -> None:
     assert cost.time_s == 1e-8
     with pytest.raises(ValueError, match="convert"):
         Walden(fom_j=1e-15).cost("read")
+
+
+def test_mnsims_default_takes_ten_picojoules_and_eight_nanoseconds() -> None:
+    """Choice 6 of its menu: 6 bits, 1 GS/s, 1.26 mW."""
+    model = ClockedModel(power_w=1.26e-3, clock_hz=1e9, footprint_m2=1650e-12)
+    assert model.time_s(6) == pytest.approx(8e-9)
+    assert model.energy_j(6) == pytest.approx(10.08e-12)
+    assert model.area(6) == 1650e-12
+
+
+def test_times_of_conversions_where_they_are_known() -> None:
+    assert SarModel(v_v=0.9, n_rows=128).time_s(8) == pytest.approx(8 * (0.00653 * 128 + 0.640) * 1e-9)
+    fixed = FixedCost(energy_per_conversion_j=1e-12, time_per_conversion_s=2e-9, source="x")
+    assert UniformConverter(n_bits=8, conversion=fixed).conversion_s == 2e-9
+    assert RampConverter(n_bits=8, clock_hz=1e9, conversion=fixed).conversion_s == pytest.approx(256e-9), "a ramp's own clock counts"
+    assert UniformConverter(n_bits=8, conversion=Walden(fom_j=1e-15)).conversion_s is None
+    assert UniformConverter(n_bits=8).conversion_s is None

@@ -1,7 +1,7 @@
 """The best conductance scales under a budget: closed form, refreshed at its own answer, and verified by Monte-Carlo."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +14,7 @@ from accelsim.optimizer.closed_form import best_common_scale, minimize_mse, mini
 from accelsim.optimizer.coefficients import Coefficients, coefficients
 from accelsim.optimizer.pareto import pareto
 from accelsim.optimizer.problem import CommonScale, Infeasible, Problem, Solution
+from accelsim.optimizer.slices import check_slicings, sliced
 from accelsim.optimizer.tabulated import LEAST, N_GRID, Tabulated, needs_table, tabulated
 from accelsim.placement import Plan, check_question
 from accelsim.prediction.predict import predict
@@ -52,9 +53,12 @@ def optimize(
     mse_budget: float | None = None,
     energy_budget_j: float | None = None,
     latency_budget_s: float | None = None,
+    area_budget_m2: float | None = None,
     per: Per = "layer",
     yield_p: float | None = None,
     adc_bits: tuple[int, int] | None = None,
+    slice_bits: Sequence[tuple[int, ...]] | None = None,
+    calibration: Samples | None = None,
     output: str | None = None,
     reference: Reference = "float",
     mc_rel_error: float = 0.01,
@@ -68,7 +72,9 @@ def optimize(
     are refreshed at each answer. Without `verify`, the last half of `samples` is held out for it. With `yield_p`, that
     share of chips meets the budget. With `adc_bits=(least, most)` the bits of each layer's ADC are chosen as well, so that
     converters and conductances share the budget. An energy budget is that of a whole inference: what the chip takes beside reading is
-    taken away first. With `latency_budget_s` an image must also be done in time. Monte-Carlo is not run with `mc_max_trials=0`.
+    taken away first. With `latency_budget_s` an image must also be done in time, with `area_budget_m2` the chip must be small enough.
+    With `slice_bits`, a list of slicings such as [(8,), (4, 4)], the slices of each layer's weights are chosen with its conductance;
+    that needs the `calibration` samples the plan was placed with. Monte-Carlo is not run with `mc_max_trials=0`.
     Raises SpecError for contradicting budgets, InfeasibleError where the rest of the chip is beyond one; an infeasible budget is an
     answer with its floor, gap and levers.
     """
@@ -84,6 +90,25 @@ def optimize(
         notes = (*notes, f"an image takes {format_quantity(check_latency(plan, latency_budget_s), 'second', n_digits=4)}")
     question = _Question(power_budget_w=power_budget_w, mse_budget=mse_budget, per=per, yield_p=yield_p)
     _check(question)
+    if slice_bits is not None:
+        if adc_bits is not None or yield_p is not None or per != "layer":
+            raise UnsupportedMethodError(
+                "optimize() chooses slices per layer, without adc_bits and yield_p; choose the bits in a second run"
+            )
+        check_slicings(slice_bits)
+        if calibration is None or calibration.digest != plan.calibration_digest:
+            raise SpecError(
+                "slice_bits: needs the calibration samples that the plan was placed with: ranges of converters go with the slices"
+            )
+        report = _by_slices(
+            plan, samples, calibration, slice_bits, question=question, seed=seed, verify=verify, area_budget_m2=area_budget_m2,
+            output=output, reference=reference, mc_rel_error=mc_rel_error, mc_max_trials=mc_max_trials, threads=threads, progress=progress,
+        )  # fmt: skip
+        return replace(report, notes=(*report.notes, *notes)) if notes else report
+    if area_budget_m2 is not None:
+        from accelsim.timing.budgets import check_area
+
+        notes = (*notes, f"the chip takes {check_area(plan, area_budget_m2) * 1e6:.4g} mm2")
     report = _answered(
         plan, samples, question=question, seed=seed, verify=verify, adc_bits=adc_bits, output=output, reference=reference,
         mc_rel_error=mc_rel_error, mc_max_trials=mc_max_trials, threads=threads, progress=progress,
@@ -138,6 +163,48 @@ def _answered(
         )
     held_out = predict(placed, verify, seed=seed, output=output, reference=reference, method="auto")
     return search.report(found, terms, placed, mc=mc, held_out=held_out, n_refresh=n_refresh, elapsed_s=time.perf_counter() - started)
+
+
+def _by_slices(
+    plan: Plan, samples: Samples, calibration: Samples, choices: Sequence[tuple[int, ...]], *, question: _Question, seed: int,
+    verify: Samples | None, area_budget_m2: float | None, output: str | None, reference: Reference, mc_rel_error: float,
+    mc_max_trials: int, threads: int | None, progress: Progress | None,
+) -> DesignReport:  # fmt: skip
+    """Answer with slices as variables: choices of slices and conductances from a table."""
+    from accelsim.timing.budgets import arrays_within, check_area
+
+    started = time.perf_counter()
+    if verify is None:
+        samples, verify = _halves(samples)
+    search = _Search(plan, samples, question=question, seed=seed, output=output, reference=reference)
+    if any(layer.site.is_sparse for layer in plan.layers):
+        raise UnsupportedMethodError("optimize() cannot weigh stuck cells; optimize without cell.stuck, and predict() the design with it")
+    found = sliced(
+        search.plan, search.graph, samples, search.wanted, calibration=calibration, choices=choices, seed=seed,
+        power_budget_w=question.power_budget_w, mse_budget=question.mse_budget,
+        most_arrays=None if area_budget_m2 is None else arrays_within(plan, area_budget_m2),
+    )  # fmt: skip
+    if isinstance(found, Infeasible):
+        return search.table_report(found, plan, mc=None, held_out=None, elapsed_s=time.perf_counter() - started)
+    table = Tabulated(
+        g_used_siemens=found.g_used_siemens, mse=found.mse, power_w=found.power_w, gap_rel=found.gap_rel, price=found.price,
+        n_refresh=found.n_refresh, common=None, corners=found.corners, floor_w=found.floor_w,
+    )  # fmt: skip
+    design = replace(search.table_design(table), slice_bits={name: bits for name, bits in found.slicing.items() if bits})
+    placed, notes = found.plan, []
+    if area_budget_m2 is not None:
+        notes.append(f"the chip takes {check_area(placed, area_budget_m2) * 1e6:.4g} mm2")
+    mc = None
+    if mc_max_trials:
+        mc = monte_carlo(
+            placed, verify, seed=seed + 1, rel_error=mc_rel_error, max_trials=mc_max_trials, threads=threads, output=output,
+            reference=reference, progress=progress,
+        )  # fmt: skip
+    held_out = predict(placed, verify, seed=seed, output=output, reference=reference)
+    report = search.table_report(table, placed, mc=mc, held_out=held_out, elapsed_s=time.perf_counter() - started)
+    words = ", ".join(f"{name} {'+'.join(map(str, bits)) or 'one cell'}" for name, bits in found.slicing.items())
+    note = f"slices of the weights, in bits: {words}; no choice is better by more than {100 * found.gap_rel:.2g} %, by the model"
+    return replace(report, design=design, notes=(note, *notes))
 
 
 def _by_table(

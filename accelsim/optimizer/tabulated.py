@@ -76,7 +76,7 @@ def tabulated(
     per: str,
 ) -> Tabulated | Infeasible:
     """Return the best conductances on the grid, refreshed until they stay; one for all layers with `per="network"`."""
-    grids = {layer.name: _grid(layer.site) for layer in plan.layers}
+    grids = {layer.name: grid_of(layer.site) for layer in plan.layers}
     now, chosen, found, factor = plan, None, None, 1.0
     for n in range(MAX_REFRESH):
         table, base_mse, base_w = _table(now, graph, samples, wanted, grids, seed=seed)
@@ -103,7 +103,7 @@ def tabulated(
             mse=mse,
             power_w=power,
             gap_rel=gap,
-            price=_price(points, mse - base_mse),
+            price=price_at(points, mse - base_mse),
             n_refresh=n,
             common=common,
             corners=tuple((p + base_w, e + base_mse) for e, p in points),
@@ -125,7 +125,7 @@ def _with_conductance(layer: PlacedLayer, g_used: Array) -> PlacedLayer:
     return replace(layer, site=layer.site.with_g_used(g_used), bias_site=bias)
 
 
-def _grid(site: ArraySite) -> Array:
+def grid_of(site: ArraySite) -> Array:
     low, high = site.cell.g_min_siemens, site.cell.g_max_siemens
     return low + (high - low) * np.geomspace(LEAST, 1.0, N_GRID)
 
@@ -147,8 +147,8 @@ def _table(
         for j, g in enumerate(grids[layer.name]):
             site = layer.site.with_g_used(np.full(1, g))
             moments, (mean, _) = site.moments(), site.stored()
-            mse[i, j] = float(np.sum(moments.variance * parts.power)) + _read_share(layer.site, site, response, layer.name)
-            mse[i, j] += _shift(graph, samples, ideal, layer, moments.mean - site.ideal_weights())
+            mse[i, j] = float(np.sum(moments.variance * parts.power)) + read_share(layer.site, site, response, layer.name)
+            mse[i, j] += shift_of(graph, samples, ideal, layer, moments.mean - site.ideal_weights())
             power[i, j] = float(np.sum(np.sum(mean, axis=0) * rows)) * share
     base = float(np.mean((ideal.outputs(graph, samples) - wanted) ** 2)) + sum(p.converters for p in response.layers.values())
     converters = sum(sum(converter_power(plan, layer)) for layer in plan.layers)
@@ -156,7 +156,7 @@ def _table(
     return BitTable(layers=names, bits=tuple(range(N_GRID)), mse=mse, power_w=power), base, converters
 
 
-def _read_share(now: ArraySite, moved: ArraySite, response: Response, name: str) -> float:
+def read_share(now: ArraySite, moved: ArraySite, response: Response, name: str) -> float:
     """Return the share of read noise at another conductance: in proportion to the mean variance of a weight's reads."""
     before, after = now.read_variance(), moved.read_variance()
     if before is None or after is None or not before.mean() > 0.0:
@@ -164,7 +164,7 @@ def _read_share(now: ArraySite, moved: ArraySite, response: Response, name: str)
     return response.layers[name].read_noise * float(after.mean() / before.mean())
 
 
-def _shift(graph: Network, samples: Samples, ideal: Weights, layer: PlacedLayer, shift: Array) -> float:
+def shift_of(graph: Network, samples: Samples, ideal: Weights, layer: PlacedLayer, shift: Array) -> float:
     """Return the mean squared first-order change of the outputs for a shift of a layer's mean weights."""
     if not np.any(np.abs(shift) > 1e-9 * np.abs(layer.operator.weights).max()):
         return 0.0
@@ -191,7 +191,7 @@ def _best_common(table: BitTable, value, side: int, grids: Mapping[str, Array]) 
     return min(found, key=lambda answer: answer[side]) if found else None
 
 
-def _price(points: list[tuple[float, float]], mse: float) -> float:
+def price_at(points: list[tuple[float, float]], mse: float) -> float:
     """Return what a watt is worth at an error: the slope of the corners' curve there."""
     for (mse_a, power_a), (mse_b, power_b) in pairwise(points):
         if mse_a <= mse <= mse_b and power_a > power_b:

@@ -133,7 +133,8 @@ class DesignReport(Report):
             return None
         used = {k: list(v) if isinstance(v, tuple) else v for k, v in self.design.g_used_siemens.items()}
         bits = {"adc_bits": dict(self.design.adc_bits)} if self.design.adc_bits else {}
-        return {"scale": self.design.scale, "g_used_siemens": used} | bits
+        slices = {"slice_bits": {name: list(of) for name, of in self.design.slice_bits.items()}} if self.design.slice_bits else {}
+        return {"scale": self.design.scale, "g_used_siemens": used} | bits | slices
 
     def rows(self) -> list[tuple[str, str]]:
         head = [
@@ -203,9 +204,10 @@ class DesignReport(Report):
 
     def _design_rows(self) -> list[tuple[str, str]]:
         assert self.design is not None  # only feasible answers have these rows
-        bits = self.design.adc_bits
+        bits = {name: f", ADC of {n} bits" for name, n in self.design.adc_bits.items()}
+        slices = {name: f", slices of {'+'.join(map(str, of))} bits" for name, of in self.design.slice_bits.items()}
         return [
-            (f"  g_used: {name}", _range_text(used) + (f", ADC of {bits[name]} bits" if name in bits else ""))
+            (f"  g_used: {name}", _range_text(used) + bits.get(name, "") + slices.get(name, ""))
             for name, used in self.design.g_used_siemens.items()
         ]
 

@@ -2,7 +2,8 @@
 
     energy of an inference = read power / rate + what the rest of the ledger takes (moves, digital units, leakage over the interval)    (1)
 
-so an energy budget is a budget of the read power that the optimizer knows. Latency does not depend on conductances: it is met, or not.
+so an energy budget is a budget of the read power that the optimizer knows. Latency and area do not depend on conductances: they are met,
+or not.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from accelsim.ledger import converter_power, inferences_per_second
 from accelsim.placement import Plan
+from accelsim.timing.area import chip_area
 from accelsim.timing.bound import bound
 from accelsim.timing.energy import image_ledger, leakage
 from accelsim.timing.graph import PS
@@ -71,6 +73,47 @@ def check_latency(plan: Plan, latency_budget_s: float) -> float:
             "(mapping.replicas), or a shorter drive.t_read_s"
         )
     return latency
+
+
+def check_budget(area_budget_m2: float) -> None:
+    """Raise SpecError unless an area is one."""
+    if not 0.0 < area_budget_m2 < np.inf:
+        raise SpecError(f"need an area budget above 0, got {area_budget_m2:g} m2")
+
+
+def check_area(plan: Plan, area_budget_m2: float) -> float:
+    """Return the area of the chip; InfeasibleError where it is above the budget."""
+    check_budget(area_budget_m2)
+    timed = map_in_time(plan)
+    areas = chip_area(timed)
+    if not areas:
+        raise SpecError("chip.parts: none has an area_m2, and no converter's model knows its own; an area budget needs them")
+    total = sum(areas.values())
+    if total > area_budget_m2:
+        largest = max(areas, key=lambda name: areas[name])
+        raise InfeasibleError(
+            f"the chip takes {total * 1e6:.4g} mm2 on {timed.n_tiles} tiles, and the budget is {area_budget_m2 * 1e6:.4g} mm2; most of "
+            f"it is {largest!r} ({areas[largest] * 1e6:.4g} mm2): fewer mapping.slice_bits or mapping.replicas, a larger "
+            "chip.columns_per_adc, or give more"
+        )
+    return total
+
+
+def arrays_within(plan: Plan, area_budget_m2: float) -> int:
+    """Return how many arrays an area has room for: whole tiles beside what the chip has once, each array with its converters."""
+    timed = map_in_time(plan)
+    check_budget(area_budget_m2)
+    tiles = timed.n_tiles if timed.chip.n_tiles is None else timed.chip.n_tiles * timed.n_chips
+    areas, once = chip_area(timed), sum(part.area_m2 * part.count for part in timed.chip.parts if part.per == "chip")
+    own = {part.name for part in timed.chip.parts}
+    an_array = sum(area for name, area in areas.items() if name not in own) / timed.n_arrays
+    a_tile = (sum(area for name, area in areas.items() if name in own) - once) / tiles
+    per_tile = timed.chip.arrays_per_tile
+    if a_tile + an_array <= 0.0:
+        raise SpecError("chip.parts: none of a tile has an area_m2, and no converter's model knows its own; an area budget needs them")
+    whole = int((area_budget_m2 - once) // (a_tile + per_tile * an_array))
+    left = area_budget_m2 - once - whole * (a_tile + per_tile * an_array) - a_tile
+    return max(whole * per_tile + (int(left // an_array) if left > 0.0 and an_array > 0.0 else 0), 0)
 
 
 def _j(energy_j: float) -> str:

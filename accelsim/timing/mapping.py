@@ -25,6 +25,7 @@ from accelsim.timing.mesh import Place, transfer
 from accelsim.timing.serial import SerialTimes, arrays_of, own_tiles
 from accelsim.timing.steps import Step, steps_of
 from devices.base.errors import InfeasibleError, SpecError
+from devices.converter import Converter
 from workloads.network import INPUT
 from workloads.operators.matrix import ConvTranspose
 
@@ -290,10 +291,10 @@ def stage_ps(layer: PlacedLayer, chip: Chip) -> int:
 def _conversion_s(layer: PlacedLayer, chip: Chip) -> float | None:
     if chip.t_convert_s is not None:
         return chip.t_convert_s
-    model = getattr(layer.sense.adc, "conversion", None)
-    time = None if model is None else model.time_s(layer.sense.adc.n_bits)  # type: ignore[union-attr]
+    adc = layer.sense.adc
+    time = adc.conversion_s if isinstance(adc, Converter) else None
     if time is None and (chip.columns_per_adc is not None or chip.adcs_per_tile is not None):
-        raise SpecError("chip.t_convert_s: absent, and sense.adc.conversion does not say how long a conversion takes; set it")
+        raise SpecError("chip.t_convert_s: absent, and neither sense.adc nor its conversion says how long a conversion takes; set it")
     return time
 
 

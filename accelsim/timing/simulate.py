@@ -10,6 +10,7 @@ from accelsim.chip import rollup
 from accelsim.placement import Plan
 from accelsim.report.base import Provenance
 from accelsim.report.time_report import StageTime, TimeReport
+from accelsim.timing.area import chip_area
 from accelsim.timing.bound import Bound, bound
 from accelsim.timing.critical import Critical, critical
 from accelsim.timing.des import Service, simulate_events
@@ -196,7 +197,7 @@ def _report(
     interval = interval if saturated else makespan_ps / images
     latencies = np.array([float(lower.latency_ps)]) if times is None else _latencies(times, saturated=saturated)
     n_tiles = timed.n_tiles if timed.chip.n_tiles is None else timed.chip.n_tiles * timed.n_chips
-    sums = rollup(timed.chip, n_tiles)
+    sums, areas = rollup(timed.chip, n_tiles), chip_area(timed)
     if times is not None and images == 1 and saturated:
         notes.append("of one image only: the interval is the bound's; images=8 or more measure it")
     trace = None if times is None else power_trace(times, image, leaked)
@@ -218,8 +219,8 @@ def _report(
         energy_of_layers={layer: _over(parts, images) for layer, parts in whole.of_layers().items()},
         power_w=whole.total_j / (makespan_ps * PS) if makespan_ps else 0.0,
         peak_power_w=sum(sums.power_w.values()),
-        area_m2=sum(sums.area_m2.values()),
-        area_by_component={name: area for name, area in sums.area_m2.items() if area},
+        area_m2=sum(areas.values()),
+        area_by_component=areas,
         utilization=_utilization(timed, interval),
         bottleneck=busiest,
         n_arrays=timed.n_arrays,
