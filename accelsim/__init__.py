@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from accelsim.sampling.monte_carlo import monte_carlo
     from accelsim.timing.evaluate import evaluate
     from accelsim.timing.simulate import simulate
+    from accelsim.timing.systolic import systolic_cycles
     from devices.base.errors import (
         AccelsimError,
         DeadlockError,
@@ -80,6 +81,7 @@ __all__ = [
     "place",
     "predict",
     "simulate",
+    "systolic_cycles",
     "write_page",
 ]
 
@@ -116,6 +118,7 @@ _HOME = {
     "place": "accelsim.placement",
     "predict": "accelsim.prediction.predict",
     "simulate": "accelsim.timing.simulate",
+    "systolic_cycles": "accelsim.timing.systolic",
     "write_page": "accelsim.page.document",
 }
 """The module each name comes from. No submodule of `accelsim` itself may bear one of these names."""

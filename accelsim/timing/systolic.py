@@ -32,7 +32,11 @@ def gemm_cycles(m: int, n: int, k: int, *, rows: int, columns: int, dataflow: Da
 
 
 def systolic_cycles(network: Network, *, rows: int, columns: int, dataflow: Dataflow = "weight") -> dict[str, int]:
-    """Return the cycles of each matrix layer of one image, one layer after the other, memory never in the way."""
+    """Return the cycles of each matrix layer of one image on a digital systolic array, memory never in the way.
+
+    `dataflow` is `output`, `weight` or `input`: what stays. Beside `simulate` it says what digital units would take for the same layers.
+    Closed forms of SCALE-Sim 2 (Samajdar et al., ISPASS 2020).
+    """
     found = {}
     for _, node in network.matrix_layers():
         operator = node.operator
