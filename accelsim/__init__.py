@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from accelsim.report.evaluation import Evaluation
     from accelsim.report.records import Agreement, ErrorReport, TrialReport
     from accelsim.report.run_folder import load_report
+    from accelsim.report.sweep_report import SweepPoint, SweepReport
     from accelsim.report.time_report import TimeReport
     from accelsim.sampling.monte_carlo import monte_carlo
+    from accelsim.sweeping.axes import Span
+    from accelsim.sweeping.sweep import sweep
     from accelsim.timing.evaluate import evaluate
     from accelsim.timing.simulate import simulate
     from accelsim.timing.systolic import systolic_cycles
@@ -65,7 +68,10 @@ __all__ = [
     "RunFolderError",
     "Samples",
     "SamplesError",
+    "Span",
     "SpecError",
+    "SweepPoint",
+    "SweepReport",
     "TimeReport",
     "TrialReport",
     "UnsupportedMethodError",
@@ -81,6 +87,7 @@ __all__ = [
     "place",
     "predict",
     "simulate",
+    "sweep",
     "systolic_cycles",
     "write_page",
 ]
@@ -103,7 +110,10 @@ _HOME = {
     "RunFolderError": _ERRORS,
     "Samples": "workloads.samples",
     "SamplesError": _ERRORS,
+    "Span": "accelsim.sweeping.axes",
     "SpecError": _ERRORS,
+    "SweepPoint": "accelsim.report.sweep_report",
+    "SweepReport": "accelsim.report.sweep_report",
     "TimeReport": "accelsim.report.time_report",
     "TrialReport": "accelsim.report.records",
     "UnsupportedMethodError": _ERRORS,
@@ -118,6 +128,7 @@ _HOME = {
     "place": "accelsim.placement",
     "predict": "accelsim.prediction.predict",
     "simulate": "accelsim.timing.simulate",
+    "sweep": "accelsim.sweeping.sweep",
     "systolic_cycles": "accelsim.timing.systolic",
     "write_page": "accelsim.page.document",
 }

@@ -18,6 +18,7 @@ from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity
 from devices.base.toml_codec import (
     NONE,
+    Entry,
     Faults,
     Table,
     about,
@@ -378,6 +379,15 @@ class Accelerator:
         """
         return self._from_table(self.to_table(), origin=self.name, assignments=assignments)
 
+    def located(self, path: str) -> tuple[str, Entry | None]:
+        """Return the full path that a path of `with_set` stands for, and what its field holds (None for kinds and whole tables).
+
+        Raises SpecError where no field, or more than one, has this path.
+        """
+        names, _ = spec.split_assignment(f"{path}=0")
+        full, entry = _located(self.to_table(), names)
+        return spec.dotted(full), entry
+
     def for_layer(self, name: str) -> Self:
         """Return what one layer sees: this accelerator with the layer's own values, and no layers."""
         plain = dataclasses.replace(self, layers=())
@@ -465,13 +475,18 @@ def _refuse_shared(partial: Table, *, faults: Faults, path: str) -> None:
 
 def _assigned(table: spec.Table, assignment: str) -> spec.Table:
     path, text = spec.split_assignment(assignment)
+    full, entry = _located(table, path)
+    return spec.assigned(table, full, value=spec.set_value(text, entry))
+
+
+def _located(table: spec.Table, path: spec.Path_) -> tuple[spec.Path_, Entry | None]:
+    """Return the full path that a `--set` path stands for, and its field."""
     if path[0] != "layers":
-        full, entry = spec.resolved(Accelerator, path, table=table)
-        return spec.assigned(table, full, value=spec.set_value(text, entry))
+        return spec.resolved(Accelerator, path, table=table)
     layers = table.get("layers")
     layers = layers if isinstance(layers, dict) else {}
     name, rest = spec.split_layer_path(Accelerator, path[1:], table=table, layers=layers)
     own = layers.get(name)
     local = spec.merged(table, own if isinstance(own, dict) else {})
     full, entry = spec.resolved(Accelerator, rest, table=local, layer=name)
-    return spec.assigned(table, ("layers", name, *full), value=spec.set_value(text, entry))
+    return ("layers", name, *full), entry

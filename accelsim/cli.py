@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     defined = (
         _demo, _inspect, _spec, _predict, _validate, _optimize, _simulate, _evaluate, _devices, _memory, _cite, _fit, _diff, _report,
+        _sweep, _collect,
     )  # fmt: skip
     for define in defined:
         define(add)
@@ -134,6 +135,7 @@ def _validate(add: Add) -> None:
     verb.add_argument("--rel-error", type=_share, default=0.01, help="half-width of Monte-Carlo's interval over its mean (0.01)")
     verb.add_argument("--tolerance", type=_share, default=0.05, help="how far prediction and Monte-Carlo may be apart (0.05)")
     verb.add_argument("--max-trials", type=_natural, default=100_000, metavar="N", help="stop after so many trials (100000)")
+    _checkpoint(verb)
     _threads(verb)
     _out_folder(verb, "the run folders `predicted` and `trials`")
 
@@ -158,6 +160,7 @@ def _optimize(add: Add) -> None:
     verb.add_argument("--verify", metavar="V.npz", help="samples to verify on; by default the last half of the inputs is held out")
     verb.add_argument("--rel-error", type=_share, default=0.01, help="half-width of Monte-Carlo's interval over its mean (0.01)")
     verb.add_argument("--max-trials", type=_natural, default=5_000, metavar="N", help="of Monte-Carlo's check; 0 leaves it out (5000)")
+    _checkpoint(verb)
     _threads(verb)
     _out_folder(verb, "a run folder, whose design `predict --design` takes")
 
@@ -250,6 +253,30 @@ def _report(add: Add) -> None:
     verb.add_argument("--out", metavar="HTML", help="write the page to a new file (RUN/report.html)")
 
 
+def _sweep(add: Add) -> None:
+    verb = add("sweep", "predict, sample, simulate, evaluate or optimize at many points, as a file says; only what is missing is computed")
+    verb.add_argument("file", metavar="FILE.toml", help="network, inputs, spec, axes, run and its options (docs: files)")
+    _many(verb)
+    verb.add_argument("--shard", type=_part, metavar="I/N", help="compute every N-th point from the I-th on (1 to N), for jobs of an array")
+    _out_folder(verb, "the answers, one file a point, into a folder of their own, new or of an earlier sweep")
+
+
+def _many(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--workers", type=_count, metavar="N", help="start N processes; without it points are computed one by one")
+    verb.add_argument("--cluster", metavar="ADDRESS", help="compute on the Dask cluster of this scheduler: tcp://host:8786")
+    _set(verb)
+
+
+def _collect(add: Add) -> None:
+    verb = add("collect", "put the points of a sweep's folder together, whoever computed them")
+    verb.add_argument("folder", metavar="DIR", help="the --out of a sweep")
+    _out_folder(verb, "a run folder, for `report` and `diff`")
+    verb.add_argument("--table", metavar="FILE", help="write all numbers of all points into a new .csv or .parquet file")
+    verb.add_argument("--plot", metavar="PNG", help="draw a number over one axis or two into a new file")
+    verb.add_argument("--column", metavar="NAME", help="what to draw, as the table names it; what the run is about by default")
+    verb.add_argument("--over", nargs="+", metavar="AXIS", help="one axis or two to draw it over")
+
+
 def _question(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("network", metavar="NET", help=_NET)
     verb.add_argument(
@@ -286,6 +313,10 @@ def _threads(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--threads", type=_count, metavar="N", help="for Monte-Carlo; by default the CPUs this process may use")
 
 
+def _checkpoint(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--checkpoint", metavar="FILE", help="keep Monte-Carlo's trials in this file; the same command goes on with them")
+
+
 def _out_folder(verb: argparse.ArgumentParser, what: str) -> None:
     verb.add_argument("--out", metavar="DIR", help=f"write {what}")
 
@@ -306,6 +337,13 @@ def _count(text: str) -> int:
     if not 1 <= value <= 4096:
         raise argparse.ArgumentTypeError(f"{text!r}: need a whole number from 1 to 4096")
     return value
+
+
+def _part(text: str) -> tuple[int, int]:
+    i, slash, n = text.partition("/")
+    if not slash or not (i + n).isascii() or not i.isdigit() or not n.isdigit() or len(text) > 16 or not 1 <= int(i) <= int(n):
+        raise argparse.ArgumentTypeError(f"{text!r}: need I/N with I from 1 to N: 3/40 (number the jobs of an array from 1)")
+    return int(i), int(n)
 
 
 def _number(text: str) -> float:

@@ -249,6 +249,7 @@ def _validate(options: argparse.Namespace) -> int:
         rel_error=options.rel_error,
         max_trials=options.max_trials,
         threads=options.threads,
+        checkpoint=options.checkpoint,
         progress=progress,
         **shared,
     )
@@ -289,7 +290,8 @@ def _optimize(options: argparse.Namespace) -> int:
         slice_bits=slice_bits, calibration=asked.calibration,
         yield_p=options.yield_p, adc_bits=None if options.adc_bits is None else tuple(options.adc_bits), output=options.output,
         reference=options.reference, mc_rel_error=options.rel_error,
-        mc_max_trials=options.max_trials, threads=options.threads, progress=progress,
+        mc_max_trials=options.max_trials, threads=options.threads, checkpoint=options.checkpoint,
+        progress=progress,
     )  # fmt: skip
     progress.close()
     tell_warnings(report)
@@ -455,8 +457,20 @@ def _demo(options: argparse.Namespace) -> int:
     return demo(options)
 
 
+def _sweep(options: argparse.Namespace) -> int:
+    from accelsim.cli_sweep import sweep_verb
+
+    return sweep_verb(options)
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from accelsim.cli_sweep import collect_verb
+
+    return collect_verb(options)
+
+
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo, "inspect": _inspect, "spec": _spec, "predict": _predict, "validate": _validate, "optimize": _optimize,
     "simulate": _simulate, "evaluate": _evaluate, "devices": _devices, "memory": _memory, "cite": _cite, "fit": _fit, "diff": _diff,
-    "report": _report,
+    "report": _report, "sweep": _sweep, "collect": _collect,
 }  # fmt: skip

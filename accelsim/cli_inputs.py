@@ -124,21 +124,28 @@ def load_network(name: str, *, input_shape: tuple[int, ...] | None, fold_limit_b
 
 def _samples(options: argparse.Namespace, network: Network) -> tuple[Samples, Samples]:
     """Return the inputs and the calibration samples."""
-    shape = network.input_shape
-    if options.inputs is not None:
-        inputs = load_samples(options.inputs, input_shape=shape)
-        fallback, where = inputs[: min(N_CALIBRATION, len(inputs))], "inputs"
-    elif is_embedded(options.network):
-        every = load_embedded_samples(options.network)
-        inputs, fallback, where = every[N_CALIBRATION : N_CALIBRATION + N_INPUTS], every[:N_CALIBRATION], "embedded images"
-        say(f"note: inputs are the embedded test images {N_CALIBRATION} to {N_CALIBRATION + N_INPUTS - 1}; --inputs takes your own")
+    return samples_for(options.network, network, inputs=options.inputs, calibration=options.calibration)
+
+
+def samples_for(
+    name: str, network: Network, *, inputs: str | None, calibration: str | None, flag: str = "--inputs"
+) -> tuple[Samples, Samples]:
+    """Return inputs and calibration samples from files, or the embedded ones; `flag` is what files are given with."""
+    shape, prefix = network.input_shape, "--" if flag.startswith("--") else ""
+    if inputs is not None:
+        found = load_samples(inputs, input_shape=shape)
+        fallback, where = found[: min(N_CALIBRATION, len(found))], "inputs"
+    elif is_embedded(name):
+        every = load_embedded_samples(name)
+        found, fallback, where = every[N_CALIBRATION : N_CALIBRATION + N_INPUTS], every[:N_CALIBRATION], "embedded images"
+        say(f"note: inputs are the embedded test images {N_CALIBRATION} to {N_CALIBRATION + N_INPUTS - 1}; {flag} takes your own")
     else:
         needed = f"an .npz file with an array x of shape (N, {_listed(shape)})"
-        raise SamplesError(f"--inputs is missing: give the images that {network.name} takes, as {needed}")
-    if options.calibration is not None:
-        return inputs, load_samples(options.calibration, input_shape=shape)
-    say(f"note: calibrated on the first {len(fallback)} {where}; --calibration takes others")
-    return inputs, fallback
+        raise SamplesError(f"{flag} is missing: give the images that {network.name} takes, as {needed}")
+    if calibration is not None:
+        return found, load_samples(calibration, input_shape=shape)
+    say(f"note: calibrated on the first {len(fallback)} {where}; {prefix}calibration takes others")
+    return found, fallback
 
 
 def _listed(shape: tuple[int, ...]) -> str:

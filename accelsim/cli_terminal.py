@@ -24,18 +24,16 @@ def show_warning(
     say("note: " + " ".join(str(message).split()))
 
 
-class TrialProgress:
-    """Tells how far Monte-Carlo is: one line that is renewed on a terminal, a line now and then elsewhere."""
+class Line:
+    """Tells how far something is: one line that is renewed on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, label: str) -> None:
-        self.label = label
+    def __init__(self) -> None:
         self.is_terminal = sys.stderr.isatty()
         self.last_s = time.monotonic()
         self.is_open = False
 
-    def __call__(self, n_trials: int, max_trials: int, half_width_rel: float) -> None:
-        """Take news of Monte-Carlo: trials done, the most there can be, relative half-width."""
-        text = f"{self.label}: {n_trials} trials, interval +- {100 * half_width_rel:.2f} %"
+    def tell(self, text: str) -> None:
+        """Tell how far it is."""
         now = time.monotonic()
         if self.is_terminal:
             print(f"\r{text:<70}", end="", file=sys.stderr, flush=True)
@@ -49,3 +47,19 @@ class TrialProgress:
         if self.is_open:
             print(file=sys.stderr, flush=True)
             self.is_open = False
+
+
+class TrialProgress:
+    """Tells how far Monte-Carlo is."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.line = Line()
+
+    def __call__(self, n_trials: int, max_trials: int, half_width_rel: float) -> None:
+        """Take news of Monte-Carlo: trials done, the most there can be, relative half-width."""
+        self.line.tell(f"{self.label}: {n_trials} trials, interval +- {100 * half_width_rel:.2f} %")
+
+    def close(self) -> None:
+        """End the line, if one is open."""
+        self.line.close()

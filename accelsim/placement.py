@@ -207,19 +207,38 @@ def place(network: Network, accelerator: Accelerator, *, calibration: Samples | 
     converter ranges, which is enough for `simulate`. Raises SpecError for layer names of the spec that the network does not have,
     SamplesError when calibration does not fit the network.
     """
+    return calibrated(network, calibration).place(accelerator, design=design)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Calibrated:
+    """A network with what placing it takes and no accelerator changes: the graph, and each layer's largest input by node."""
+
+    network: Network
+    graph: Network
+    calibration: Samples | None
+    largest: dict[int, float]
+
+    def place(self, accelerator: Accelerator, *, design: Design | None = None) -> Plan:
+        """Return what `place` does, without walking the calibration samples for the largest inputs again."""
+        if design is not None and design.slice_bits:
+            accelerator = sliced_as(accelerator, design)
+        _check_layer_names(self.graph, accelerator)
+        layers = tuple(_place_layers(self.graph, accelerator, self.largest, self.calibration))
+        digest = UNCALIBRATED if self.calibration is None else self.calibration.digest
+        plan = Plan(network=self.network, accelerator=accelerator, graph=self.graph, layers=layers, calibration_digest=digest)
+        return plan if design is None else plan.with_design(design)
+
+
+def calibrated(network: Network, calibration: Samples | None) -> Calibrated:
+    """Return a network ready to be placed, on one accelerator or on many; see `place`."""
     if calibration is not None:
         check_samples(network, calibration)
-    if design is not None and design.slice_bits:
-        accelerator = sliced_as(accelerator, design)
     graph = reorder_relu_behind_pool(network)
-    _check_layer_names(graph, accelerator)
-    largest = {i: 0.0 for i, _ in graph.matrix_layers()} if calibration is None else _largest_inputs(graph, calibration)
-    layers = tuple(_place_layers(graph, accelerator, largest, calibration))
-    if not layers:
+    if not list(graph.matrix_layers()):
         raise SpecError(f"{network.name} has no layer with weights; there is nothing to place on arrays")
-    digest = UNCALIBRATED if calibration is None else calibration.digest
-    plan = Plan(network=network, accelerator=accelerator, graph=graph, layers=layers, calibration_digest=digest)
-    return plan if design is None else plan.with_design(design)
+    largest = {i: 0.0 for i, _ in graph.matrix_layers()} if calibration is None else _largest_inputs(graph, calibration)
+    return Calibrated(network=network, graph=graph, calibration=calibration, largest=largest)
 
 
 def sliced_as(accelerator: Accelerator, design: Design) -> Accelerator:

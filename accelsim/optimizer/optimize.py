@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -43,6 +44,17 @@ class _Question:
     yield_p: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sampling:
+    """How Monte-Carlo checks a design; not at all with no trials."""
+
+    rel_error: float
+    max_trials: int
+    threads: int | None
+    checkpoint: str | Path | None
+    progress: Progress | None
+
+
 def optimize(
     plan: Plan,
     samples: Samples,
@@ -64,6 +76,7 @@ def optimize(
     mc_rel_error: float = 0.01,
     mc_max_trials: int = 5_000,
     threads: int | None = None,
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
 ) -> DesignReport:
     """Return the design with the least error within `power_budget_w` or `energy_budget_j`, or with the least power within `mse_budget`.
@@ -74,7 +87,8 @@ def optimize(
     converters and conductances share the budget. An energy budget is that of a whole inference: what the chip takes beside reading is
     taken away first. With `latency_budget_s` an image must also be done in time, with `area_budget_m2` the chip must be small enough.
     With `slice_bits`, a list of slicings such as [(8,), (4, 4)], the slices of each layer's weights are chosen with its conductance;
-    that needs the `calibration` samples the plan was placed with. Monte-Carlo is not run with `mc_max_trials=0`.
+    that needs the `calibration` samples the plan was placed with. Monte-Carlo is not run with
+    `mc_max_trials=0`; with `checkpoint`, a file, an interrupted run's trials are not drawn again.
     Raises SpecError for contradicting budgets, InfeasibleError where the rest of the chip is beyond one; an infeasible budget is an
     answer with its floor, gap and levers.
     """
@@ -90,6 +104,7 @@ def optimize(
         notes = (*notes, f"an image takes {format_quantity(check_latency(plan, latency_budget_s), 'second', n_digits=4)}")
     question = _Question(power_budget_w=power_budget_w, mse_budget=mse_budget, per=per, yield_p=yield_p)
     _check(question)
+    sampling = _Sampling(rel_error=mc_rel_error, max_trials=mc_max_trials, threads=threads, checkpoint=checkpoint, progress=progress)
     if slice_bits is not None:
         if adc_bits is not None or yield_p is not None or per != "layer":
             raise UnsupportedMethodError(
@@ -102,7 +117,7 @@ def optimize(
             )
         report = _by_slices(
             plan, samples, calibration, slice_bits, question=question, seed=seed, verify=verify, area_budget_m2=area_budget_m2,
-            output=output, reference=reference, mc_rel_error=mc_rel_error, mc_max_trials=mc_max_trials, threads=threads, progress=progress,
+            output=output, reference=reference, sampling=sampling,
         )  # fmt: skip
         return replace(report, notes=(*report.notes, *notes)) if notes else report
     if area_budget_m2 is not None:
@@ -111,7 +126,7 @@ def optimize(
         notes = (*notes, f"the chip takes {check_area(plan, area_budget_m2) * 1e6:.4g} mm2")
     report = _answered(
         plan, samples, question=question, seed=seed, verify=verify, adc_bits=adc_bits, output=output, reference=reference,
-        mc_rel_error=mc_rel_error, mc_max_trials=mc_max_trials, threads=threads, progress=progress,
+        sampling=sampling,
     )  # fmt: skip
     return replace(report, notes=(*report.notes, *notes)) if notes else report
 
@@ -127,7 +142,7 @@ def _read_power(plan: Plan, energy_budget_j: float) -> tuple[float, tuple[str, .
 
 def _answered(
     plan: Plan, samples: Samples, *, question: _Question, seed: int, verify: Samples | None, adc_bits: tuple[int, int] | None,
-    output: str | None, reference: Reference, mc_rel_error: float, mc_max_trials: int, threads: int | None, progress: Progress | None,
+    output: str | None, reference: Reference, sampling: _Sampling,
 ) -> DesignReport:  # fmt: skip
     """Answer a question that has been checked."""
     started = time.perf_counter()
@@ -139,36 +154,21 @@ def _answered(
             "optimize() cannot weigh stuck cells or wrong bits of memories; optimize without them, and predict() the design with them"
         )
     if needs_table(plan):
-        return _by_table(
-            search, verify, adc_bits, rel_error=mc_rel_error, max_trials=mc_max_trials, threads=threads, progress=progress, started=started
-        )
+        return _by_table(search, verify, adc_bits, sampling=sampling, started=started)
     if adc_bits is not None:
         search.choose_bits(adc_bits)
     found, terms, n_refresh = search.run()
     if isinstance(found, Infeasible):
         return search.infeasible(found, terms, elapsed_s=time.perf_counter() - started)
     placed = search.placed(found, terms)
-    mc = None
-    if mc_max_trials:
-        mc = monte_carlo(
-            placed,
-            verify,
-            seed=seed + 1,
-            rel_error=mc_rel_error,
-            max_trials=mc_max_trials,
-            threads=threads,
-            output=output,
-            reference=reference,
-            progress=progress,
-        )
+    mc = search.sampled(placed, verify, sampling)
     held_out = predict(placed, verify, seed=seed, output=output, reference=reference, method="auto")
     return search.report(found, terms, placed, mc=mc, held_out=held_out, n_refresh=n_refresh, elapsed_s=time.perf_counter() - started)
 
 
 def _by_slices(
     plan: Plan, samples: Samples, calibration: Samples, choices: Sequence[tuple[int, ...]], *, question: _Question, seed: int,
-    verify: Samples | None, area_budget_m2: float | None, output: str | None, reference: Reference, mc_rel_error: float,
-    mc_max_trials: int, threads: int | None, progress: Progress | None,
+    verify: Samples | None, area_budget_m2: float | None, output: str | None, reference: Reference, sampling: _Sampling,
 ) -> DesignReport:  # fmt: skip
     """Answer with slices as variables: choices of slices and conductances from a table."""
     from accelsim.timing.budgets import arrays_within, check_area
@@ -194,12 +194,7 @@ def _by_slices(
     placed, notes = found.plan, []
     if area_budget_m2 is not None:
         notes.append(f"the chip takes {check_area(placed, area_budget_m2) * 1e6:.4g} mm2")
-    mc = None
-    if mc_max_trials:
-        mc = monte_carlo(
-            placed, verify, seed=seed + 1, rel_error=mc_rel_error, max_trials=mc_max_trials, threads=threads, output=output,
-            reference=reference, progress=progress,
-        )  # fmt: skip
+    mc = search.sampled(placed, verify, sampling)
     held_out = predict(placed, verify, seed=seed, output=output, reference=reference)
     report = search.table_report(table, placed, mc=mc, held_out=held_out, elapsed_s=time.perf_counter() - started)
     words = ", ".join(f"{name} {'+'.join(map(str, bits)) or 'one cell'}" for name, bits in found.slicing.items())
@@ -212,10 +207,7 @@ def _by_table(
     verify: Samples,
     adc_bits: tuple[int, int] | None,
     *,
-    rel_error: float,
-    max_trials: int,
-    threads: int | None,
-    progress: Progress | None,
+    sampling: _Sampling,
     started: float,
 ) -> DesignReport:
     """Answer for cells without a closed form: conductances from a grid."""
@@ -238,18 +230,7 @@ def _by_table(
     placed, mc, held_out = plan, None, None
     if not isinstance(found, Infeasible):
         placed = plan.with_design(search.table_design(found))
-        if max_trials:
-            mc = monte_carlo(
-                placed,
-                verify,
-                seed=search.seed + 1,
-                rel_error=rel_error,
-                max_trials=max_trials,
-                threads=threads,
-                output=search.output,
-                reference=search.reference,
-                progress=progress,
-            )
+        mc = search.sampled(placed, verify, sampling)
         held_out = predict(placed, verify, seed=search.seed, output=search.output, reference=search.reference)
     return search.table_report(found, placed, mc=mc, held_out=held_out, elapsed_s=time.perf_counter() - started)
 
@@ -391,6 +372,15 @@ class _Search:
             accelerator_digest=self.plan.accelerator.digest,
             origin=f"optimize per {self.question.per}, seed {self.seed}",
         )
+
+    def sampled(self, placed: Plan, verify: Samples, sampling: _Sampling) -> TrialReport | None:
+        """Return what Monte-Carlo says of a design on samples that were not optimized on."""
+        if not sampling.max_trials:
+            return None
+        return monte_carlo(
+            placed, verify, seed=self.seed + 1, rel_error=sampling.rel_error, max_trials=sampling.max_trials, threads=sampling.threads,
+            output=self.output, reference=self.reference, checkpoint=sampling.checkpoint, progress=sampling.progress,
+        )  # fmt: skip
 
     # answers
 

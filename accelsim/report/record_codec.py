@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -58,6 +58,10 @@ def decoded(record_type: type, raw: Any, *, arrays: Arrays, path: str = "") -> A
 
 def _value(hint: Any, raw: Any, *, arrays: Arrays, path: str) -> Any:
     origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:  # plain data: numbers, texts, lists and tables
+        return raw
+    if origin is Literal:
+        return _choice(parts, raw, path=path)
     if origin is types.UnionType:
         if raw is None:
             return None
@@ -73,6 +77,12 @@ def _value(hint: Any, raw: Any, *, arrays: Arrays, path: str) -> Any:
     if dataclasses.is_dataclass(hint) and hint is not Design:
         return decoded(hint, raw, arrays=arrays, path=f"{path}_")  # type: ignore[arg-type]
     return _scalar(hint, raw, path=path)
+
+
+def _choice(parts: tuple[Any, ...], raw: Any, *, path: str) -> Any:
+    if raw not in parts:
+        raise _fault(path, f"need {' | '.join(map(str, parts))}")
+    return raw
 
 
 def _tuple(parts: tuple[Any, ...], raw: list[Any], *, arrays: Arrays, path: str) -> tuple[Any, ...]:

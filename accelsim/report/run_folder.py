@@ -9,9 +9,7 @@
 Written under a temporary name beside the target and renamed: there is a whole folder or none. Never a pickle.
 """
 
-import csv
 import hashlib
-import io
 import json
 import platform
 import secrets
@@ -30,8 +28,11 @@ from accelsim.report.base import SCHEMA, Report
 from accelsim.report.design_report import DesignReport
 from accelsim.report.drawing import drawn
 from accelsim.report.evaluation import Evaluation
+from accelsim.report.files import MAX_TEXT_BYTES, csv_text, read_json
 from accelsim.report.record_codec import arrays_of, decoded, encoded
 from accelsim.report.records import ErrorReport, TrialReport
+from accelsim.report.sweep_folder import SWEEP, collected
+from accelsim.report.sweep_report import SweepReport
 from accelsim.report.time_report import TimeReport
 from devices.base.errors import AccelsimError, RunFolderError
 from workloads.samples import DAMAGED
@@ -39,8 +40,8 @@ from workloads.samples import DAMAGED
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KINDS: Mapping[str, type[Report]] = {report.kind: report for report in (ErrorReport, TrialReport, DesignReport, TimeReport, Evaluation)}
-MAX_TEXT_BYTES = 64 * 2**20
+_REPORTS = (ErrorReport, TrialReport, DesignReport, TimeReport, Evaluation, SweepReport)
+KINDS: Mapping[str, type[Report]] = {report.kind: report for report in _REPORTS}
 MAX_ARRAY_BYTES = 2**30
 HEADER_BYTES = 2**16
 _CHECKED = ("spec.toml", "report.json", "record.json", "arrays.npz")
@@ -166,17 +167,6 @@ def _version(name: str) -> str:
         return "unknown"
 
 
-def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return flat records as CSV with a header."""
-    out = io.StringIO()
-    names = list(dict.fromkeys(name for record in records for name in record))
-    writer = csv.DictWriter(out, names, lineterminator="\n")
-    if names:
-        writer.writeheader()
-    writer.writerows(records)
-    return out.getvalue()
-
-
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
@@ -196,6 +186,8 @@ def load_report(folder: str | Path) -> Report:
     """
     place = Path(folder)
     try:
+        if (place / SWEEP).is_file():
+            return collected(place)
         return _load(place)
     except RunFolderError as error:
         raise RunFolderError(f"{place}: {error}") from None
@@ -210,7 +202,7 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
     place = Path(folder)
     if not (place / "manifest.json").is_file():
         raise RunFolderError(_not_a_run(place))
-    manifest = _json(place / "manifest.json")
+    manifest = read_json(place / "manifest.json")
     if manifest.get("schema") != SCHEMA or manifest.get("kind") not in KINDS:
         raise RunFolderError(f"manifest.json: need schema {SCHEMA} and kind {' | '.join(KINDS)}; written by another version?")
     if not all(isinstance(manifest.get(name), dict) for name in ("versions", "sha256")):
@@ -221,6 +213,8 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
 def _not_a_run(place: Path) -> str:
     if not place.is_dir():
         return "no such folder" if not place.exists() else "a file, not a run folder"
+    if (place / SWEEP).is_file():
+        return f"the folder of a sweep; `accelsim collect {place} --out RUN` makes a run folder of what it holds"
     runs = sorted(one.name for one in place.iterdir() if (one / "manifest.json").is_file())
     return f"holds the runs {', '.join(runs)}; name one of them" if runs else "not a run folder: it has no manifest.json"
 
@@ -229,11 +223,11 @@ def _load(place: Path) -> Report:
     manifest = load_manifest(place)
     for name in _CHECKED:
         _check_unchanged(place / name, manifest["sha256"].get(name))
-    record = _json(place / "record.json")
+    record = read_json(place / "record.json")
     if record.get("kind") != manifest["kind"]:
         raise RunFolderError(f"record.json is of kind {record.get('kind')!r}, manifest.json of {manifest['kind']!r}")
     report = decoded(KINDS[manifest["kind"]], record.get("fields"), arrays=_arrays(place / "arrays.npz"))
-    if report.to_json_dict() != _json(place / "report.json"):
+    if report.to_json_dict() != read_json(place / "report.json"):
         raise RunFolderError("report.json and record.json contradict each other")
     return report
 
@@ -246,22 +240,6 @@ def _check_unchanged(path: Path, expected: object) -> None:
         raise RunFolderError(f"{path.name} has {path.stat().st_size} bytes; at most {limit} are read")
     if _sha256(path) != expected:
         raise RunFolderError(f"{path.name} is not as it was written (its sha256 is not that of manifest.json)")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_TEXT_BYTES:
-        raise RunFolderError(f"{path.name} has {path.stat().st_size} bytes; at most {MAX_TEXT_BYTES} are read")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise RunFolderError(f"{path.name} is not JSON of ours: {error}") from None
-    if not isinstance(found, dict):
-        raise RunFolderError(f"{path.name} holds no table")
-    return found
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number that we write")
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
