@@ -251,6 +251,8 @@ class Drive:
 
     def __post_init__(self) -> None:
         _check_numbers(self)
+        if getattr(self.dac, "range_per", "layer") != "layer":
+            raise SpecError('dac.range_per: "tile": inputs are converted for a whole layer; only sense.adc has a range for each tile')
         if self.slice_bits is not None and self.dac is None:
             raise SpecError("slice_bits: inputs need a [drive.dac] before they can be applied in slices")
 

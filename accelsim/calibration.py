@@ -74,6 +74,7 @@ def input_path(site: ArraySite, local: Accelerator, inputs: Signal) -> DataPath:
         dac=dac,
         digits=digits,
         adcs=(),
+        by_tile=isinstance(local.sense.adc, Converter) and local.sense.adc.range_per == "tile",
         blocks=blocks_of(site.operator, None if size is None else size.n_rows),
         conduction=site.conducting(),
     )
@@ -98,12 +99,13 @@ def _digits(step: float, low: float, high: float, bits: int) -> InputDigits:
 
 
 def with_adcs(path: DataPath, site: ArraySite, converter: ConverterLaw, signals: list[Signal]) -> DataPath:
-    """Return the path with a converter behind its columns, one setting a weight slice."""
-    rows = float(max(_n_rows(path, i) for i in range(len(path.blocks))))
+    """Return the path with a converter behind its columns, one setting a weight slice, or a row block and slice."""
+    n, rows = len(path.gains), [float(_n_rows(path, i)) for i in range(len(path.blocks))]
     adcs = []
-    for s, signal in enumerate(signals):
-        low, high = signal.chosen_range(converter, worst=rows, lattice=_lattice(path, site, s))
-        adcs.append(_placed(converter, low, high, f"{site.layer} adc {s}"))
+    for at, signal in enumerate(signals):
+        worst = rows[at // n] if path.by_tile else max(rows)
+        low, high = signal.chosen_range(converter, worst=worst, lattice=_lattice(path, site, at % n))
+        adcs.append(_placed(converter, low, high, f"{site.layer} adc {at}"))
     return replace(path, adcs=tuple(adcs))
 
 
@@ -153,12 +155,12 @@ def calibrated_paths(
     paths = {i: input_path(sites[i], locals_[i], inputs[i]) for i in wanted}
     behind = {i: locals_[i].sense.adc for i in wanted if locals_[i].sense.adc is not None}
     slices = {i: tuple(part.astype(np.float32) for part in sites[i].ideal_slices()) for i in behind}
-    signals = {i: [Signal() for _ in paths[i].gains] for i in behind}
+    signals = {i: [Signal() for _ in range(paths[i].n_adcs)] for i in behind}
 
     def watch(i: int, x: Array) -> None:
         if i in behind:
-            for s, z in paths[i].signals(slices[i], x):
-                signals[i][s].add(z)
+            for at, z in paths[i].signals(slices[i], x):
+                signals[i][at].add(z)
 
     if behind:
         walk_inputs(watch)

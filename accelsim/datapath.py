@@ -138,11 +138,13 @@ class DataPath:
     dac, digits
         None for ideal inputs; for inputs that are not sliced.
     adcs
-        One a weight slice; empty for ideal ones.
+        `n_adcs`, or none for ideal ones.
     blocks
         Row blocks.
     conduction
         None for ohmic cells.
+    by_tile
+        Whether each row block's converters have a range of their own.
     """
 
     operator: MatrixOperator
@@ -155,6 +157,12 @@ class DataPath:
     adcs: tuple[SignalOperator, ...]
     blocks: tuple[Block, ...]
     conduction: Conducting | None = None
+    by_tile: bool = False
+
+    @property
+    def n_adcs(self) -> int:
+        """Settings of ADCs: one a weight slice, and with `by_tile` one a row block and slice, block by block."""
+        return len(self.gains) * (len(self.blocks) if self.by_tile else 1)
 
     @property
     def n_reads(self) -> int:
@@ -234,13 +242,13 @@ class DataPath:
             return y if read is None or fresh is None else y + self._read_noise(total_of(read), driven, fresh)
         noise = None if read is None else self._squares(read)
         totals: dict[int, Array] = {}
-        for number, (weight, s, z, base, xs, block) in enumerate(self._partial_sums(self._units(slices), driven)):
+        for number, (weight, at, s, z, base, xs, block) in enumerate(self._partial_sums(self._units(slices), driven)):
             if noise is not None and fresh is not None:
                 spread = block.operator.multiply(block.weights(noise[s]), xs * xs)
                 z += np.sqrt(spread, out=spread) * fresh(number, z.shape)
-            part = self.adcs[s].value(z)
+            part = self.adcs[at].value(z)
             if base is not None:
-                part = part - self.adcs[s].value(base)
+                part = part - self.adcs[at].value(base)
             part = part * np.asarray(weight, part.dtype)
             own = id(block) if keep is not None else 0
             totals[own] = part if own not in totals else totals[own] + part
@@ -293,32 +301,32 @@ class DataPath:
         rest = np.zeros(())
         parts = [self.x_span] if self.digits is None else [value for value, _ in self.digits.split(driven[..., :1])]
         least = NEGLIGIBLE * max(parts) * max(self.gains)
-        for weight, s, z, base, xs, block in self._partial_sums(self._units(slices), driven):
+        for weight, at, s, z, base, xs, block in self._partial_sums(self._units(slices), driven):
             own = id(block) if keep is not None else 0
             if weight < least:
-                part = self.adcs[s].value(z) if base is None else self.adcs[s].value(z) - self.adcs[s].value(base)
+                part = self.adcs[at].value(z) if base is None else self.adcs[at].value(z) - self.adcs[at].value(base)
                 totals[own] = totals.get(own, np.zeros(())) + weight * part
                 continue
             v = block.operator.multiply(block.weights(spreads[s]), xs * xs)
-            mean, variance, gain = self.adcs[s].moments(z, v)
-            totals[own] = totals.get(own, np.zeros(())) + weight * (mean if base is None else mean - self.adcs[s].value(base))
+            mean, variance, gain = self.adcs[at].moments(z, v)
+            totals[own] = totals.get(own, np.zeros(())) + weight * (mean if base is None else mean - self.adcs[at].value(base))
             rest = rest + weight**2 * np.maximum(variance - gain**2 * v, 0.0)
         span = self._by_column(self.w_span, x).astype(np.float64)
         sums = [np.asarray(total * span, x.dtype) for total in totals.values()]
         return sums[0] if keep is None else total_of([keep(b, one) for b, one in enumerate(sums)]), np.asarray(rest * span**2, x.dtype)
 
     def signals(self, slices: Slices, x: Array) -> Iterator[tuple[int, Array]]:
-        """Yield each conversion's slice and signal, the unit column's too: what a range is chosen from."""
-        for _, s, z, base, _, _ in self._partial_sums(self._units(slices), self.driven(x)):
-            yield s, z
+        """Yield the number of each conversion's ADC and its signal, the unit column's too: what a range is chosen from."""
+        for _, at, _, z, base, _, _ in self._partial_sums(self._units(slices), self.driven(x)):
+            yield at, z
             if base is not None:
-                yield s, base
+                yield at, base
 
-    def _partial_sums(self, units: Slices, driven: Array) -> Iterator[tuple[float, int, Array, Array | None, Array, Block]]:
-        """Yield the weight of each conversion, its slice, its signal z, what is taken away from it, what errors meet, and the block."""
+    def _partial_sums(self, units: Slices, driven: Array) -> Iterator[tuple[float, int, int, Array, Array | None, Array, Block]]:
+        """Yield each conversion's weight, its ADC, its slice, its signal z, what is taken away from it, what errors meet, its block."""
         n = len(self.gains)
         for value, part in self._drives(driven):
-            for block in self.blocks:
+            for b, block in enumerate(self.blocks):
                 xs = np.ascontiguousarray(part[block.channels])
                 shapes = (xs,) if self.conduction is None else self.conduction.shapes(xs)
                 seen = xs if self.conduction is None else self.conduction.error_drive(xs)
@@ -333,7 +341,7 @@ class DataPath:
                         for k in range(1, len(ones)):
                             base = base + self._by_column(self._zero(k, s), z) * ones[k]
                         z = z + base
-                    yield value * gain, s, z, base, seen, block
+                    yield value * gain, b * n + s if self.by_tile else s, s, z, base, seen, block
 
     def _zero(self, k: int, s: int) -> Array:
         """Return what the zero of slice s conducts by term k, over the span."""

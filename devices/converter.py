@@ -251,6 +251,9 @@ class Converter(ConverterLaw):
     percentile: float | None = field(
         default=None, metadata=about("Percentile of the magnitudes, to 100.", above=0.0, absent="range is no percentile")
     )
+    range_per: Literal["layer", "tile"] = field(default="layer", metadata=about(
+        "What has a range of its own: a layer, or each of the row blocks that it is spread over (columns only).",
+    ))  # fmt: skip
     conversion: ConverterCost | None = field(
         default=None,
         metadata=about("What a conversion takes.", absent="its energy, time and area are not known", kinds=lambda: dict(COST_MODELS)),

@@ -7,13 +7,14 @@ import pytest
 
 from accelsim.accelerator import Accelerator
 from accelsim.datapath import InputDigits, blocks_of
-from accelsim.placement import Plan, place
+from accelsim.placement import Plan, _walk_inputs, place
 from accelsim.prediction.predict import predict
 from accelsim.report.records import ErrorReport
 from accelsim.response.target import ideal_weights, mean_weights
 from accelsim.sampling.monte_carlo import monte_carlo
 from devices.base.errors import SpecError, UnsupportedMethodError
-from tests.digits import digits_plan, digits_samples
+from devices.converter import Uniform, UniformConverter, range_from
+from tests.digits import CALIBRATION, digits_plan, digits_samples
 from workloads.kernels import ConvGeometry
 from workloads.operators.matrix import Conv, ConvTranspose, MatrixOperator
 from workloads.zoo import load_embedded_network, load_embedded_samples
@@ -96,14 +97,15 @@ def by_loops(plan: Plan, x: np.ndarray) -> np.ndarray:
             for value, v in inputs:
                 for r in range(0, operator.n_rows, rows):
                     own = slice(r, r + rows)
+                    adc = path.adcs[(r // rows) * len(slices) + s if path.by_tile else s]
                     if site.encoding.kind == "differential":
                         pair = (cells[2 * s + k][:, own] for k in (0, 1))
                         current = np.subtract(*(conducted(half, v[own]).sum(axis=1) for half in pair)) / span[:, 0]
-                        number = path.adcs[s].value(current)
+                        number = adc.value(current)
                     else:
                         zero = np.broadcast_to(site.encoding.parts[s].zero * span + g_min, cells[s].shape)
                         current, unit = (conducted(g[:, own], v[own]).sum(axis=1) / span[:, 0] for g in (cells[s], zero))
-                        number = path.adcs[s].value(current) - path.adcs[s].value(unit)
+                        number = adc.value(current) - adc.value(unit)
                     out[:, i, j, b] += value * path.gains[s] * site.w_span * number
     return out
 
@@ -123,6 +125,76 @@ def test_a_layer_is_what_the_definition_says_conversion_by_conversion(settings: 
     off = np.abs(found - expected) > 1e-5 * np.abs(expected).max()
     assert off.mean() < 0.002
     assert np.abs(expected).max() > 0.1
+
+
+TILES = ("sense.adc.range_per=tile",)
+RANGES = {
+    "fixed": ("sense.adc.range=fixed", "sense.adc.full_scale=5.4321"),
+    "max": ("sense.adc.range=max",),
+    "percentile": ("sense.adc.range=percentile", "sense.adc.percentile=99"),
+    "mse": ("sense.adc.range=mse",),
+    "full": ("sense.adc.range=full",),
+}
+
+
+@pytest.mark.parametrize("kind", RANGES)
+@pytest.mark.parametrize("settings", [ADC + ROWS, DAC + ADC + ROWS + SLICES + SERIAL, ADC + ROWS + OFFSET], ids=["rows", "all", "offset"])
+def test_ranges_of_tiles_are_those_of_their_own_signals(kind: str, settings: tuple[str, ...]) -> None:
+    """Each block's converter, found from that block's sums alone by the rule; and the product is the definition's with them."""
+    plan = digits_plan("cnn", *settings, *RANGES[kind], *TILES, error_rel=0.01)
+    path, site, adc = plan.layers[1].path, plan.layers[1].site, plan.layers[1].sense.adc
+    assert path is not None
+    assert isinstance(adc, UniformConverter)
+    n = len(path.gains)
+    assert len(path.blocks) > 1
+    assert len(path.adcs) == path.n_adcs == n * len(path.blocks)
+    signals: dict[int, list[np.ndarray]] = {}
+
+    def watch(i: int, x: np.ndarray) -> None:
+        if i == plan.layers[1].node:
+            for at, z in path.signals(tuple(s.astype(np.float32) for s in site.ideal_slices()), x):
+                signals.setdefault(at, []).append(z.ravel())
+
+    _walk_inputs(plan.graph, digits_samples()[CALIBRATION], watch)
+    for at, converter in enumerate(path.adcs):
+        own, block = np.concatenate(signals[at]).astype(np.float64), path.blocks[at // n]
+        rows = block.operator.n_rows if block.taken is None else int(block.taken.sum())
+        low, high = range_from(own, adc, worst_case=(-rows if own.min() < 0 else 0.0, rows))
+        assert isinstance(converter, Uniform)
+        if kind == "mse":  # of evenly sampled signals where there are many; ranges far apart can err nearly alike
+            errors = [float(np.mean((each.value(own) - own) ** 2)) for each in (converter, adc.ideal(low, high))]
+            assert errors[0] <= 1.05 * errors[1]
+        else:
+            assert (converter.low, converter.high) == pytest.approx((low, high), rel=0.03 if kind == "percentile" else 1e-6)
+    if kind != "fixed":  # sums of digits meet thresholds in other ranges, where float32 decides by its rounding
+        return
+    x = np.ascontiguousarray(np.moveaxis(digits_samples()[:2].x, 0, -1)).astype(np.float32)
+    first = plan.layers[0].path
+    assert first is not None
+    found = first.run(tuple(s.astype(np.float32) for s in plan.layers[0].site.ideal_slices()), x)
+    off = np.abs(found - by_loops(plan, x.astype(np.float64))) > 1e-5 * np.abs(found).max()
+    assert off.mean() < 0.002
+
+
+def test_ranges_of_tiles_make_the_error_of_conversion_smaller() -> None:
+    """Blocks differ: with a range of its own each wastes fewer codes; where there is one block nothing changes."""
+    images = digits_samples()[:16]
+    by_layer, by_tile = (digits_plan("cnn", *ADC, *ROWS, *tiles, "cell.programming=none") for tiles in ((), TILES))
+    errors = [predict(plan, images, seed=1).by_cause["adc"] for plan in (by_layer, by_tile)]
+    assert errors[1] < 0.9 * errors[0]
+    whole = [ideal_weights(digits_plan("cnn", *ADC, *tiles)).outputs(by_layer.graph, images) for tiles in ((), TILES)]
+    np.testing.assert_array_equal(*whole)
+
+
+def test_predictions_with_ranges_of_tiles_agree_with_monte_carlo_and_bits_can_be_changed() -> None:
+    plan = digits_plan("cnn", *DAC, *ADC, *ROWS, *SLICES, *TILES, error_rel=0.02)
+    report, trials = reports(plan)
+    assert trials.agreement_with(report).agrees  # type: ignore[attr-defined]
+    moved = plan.layers[1].with_adc_bits(5)
+    assert moved.path is not None
+    assert [adc.n_bits for adc in moved.path.adcs] == [5] * moved.path.n_adcs  # type: ignore[attr-defined]
+    with pytest.raises(SpecError, match=r"dac\.range_per"):
+        digits_plan("cnn", *DAC, "drive.dac.range_per=tile")
 
 
 SINH = ("cell.conduction.kind=sinh", "cell.conduction.v0_v=0.1", "cell.conduction.measured_at_v=0.2")
