@@ -18,11 +18,13 @@ from accelsim._version import __version__
 if TYPE_CHECKING:
     from accelsim.accelerator import Accelerator
     from accelsim.design import Design
+    from accelsim.diagnosis.explain import explain
     from accelsim.optimizer.optimize import optimize
     from accelsim.page.document import write_page
     from accelsim.placement import Plan, place
     from accelsim.prediction.predict import predict
     from accelsim.report.design_report import DesignReport
+    from accelsim.report.diagnosis import Diagnosis
     from accelsim.report.evaluation import Evaluation
     from accelsim.report.records import Agreement, ErrorReport, TrialReport
     from accelsim.report.run_folder import load_report
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         UnsupportedMethodError,
         UnsupportedOperatorError,
     )
+    from workloads.card import ModelCard
     from workloads.network import Network
     from workloads.onnx_reader import load_onnx
     from workloads.samples import Samples, load_samples
@@ -58,10 +61,12 @@ __all__ = [
     "DeadlockError",
     "Design",
     "DesignReport",
+    "Diagnosis",
     "ErrorReport",
     "Evaluation",
     "InfeasibleError",
     "MemoryLimitError",
+    "ModelCard",
     "Network",
     "NetworkError",
     "Plan",
@@ -78,6 +83,7 @@ __all__ = [
     "UnsupportedOperatorError",
     "__version__",
     "evaluate",
+    "explain",
     "load_embedded",
     "load_onnx",
     "load_report",
@@ -100,10 +106,12 @@ _HOME = {
     "DeadlockError": _ERRORS,
     "Design": "accelsim.design",
     "DesignReport": "accelsim.report.design_report",
+    "Diagnosis": "accelsim.report.diagnosis",
     "ErrorReport": "accelsim.report.records",
     "Evaluation": "accelsim.report.evaluation",
     "InfeasibleError": _ERRORS,
     "MemoryLimitError": _ERRORS,
+    "ModelCard": "workloads.card",
     "Network": "workloads.network",
     "NetworkError": _ERRORS,
     "Plan": "accelsim.placement",
@@ -119,6 +127,7 @@ _HOME = {
     "UnsupportedMethodError": _ERRORS,
     "UnsupportedOperatorError": _ERRORS,
     "evaluate": "accelsim.timing.evaluate",
+    "explain": "accelsim.diagnosis.explain",
     "load_embedded": "workloads.zoo",
     "load_onnx": "workloads.onnx_reader",
     "load_report": "accelsim.report.run_folder",

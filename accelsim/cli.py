@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     defined = (
         _demo, _inspect, _spec, _predict, _validate, _optimize, _simulate, _evaluate, _devices, _memory, _cite, _fit, _diff, _report,
-        _sweep, _collect,
+        _sweep, _collect, _explain,
     )  # fmt: skip
     for define in defined:
         define(add)
@@ -125,6 +125,14 @@ def _predict(add: Add) -> None:
     _question(verb)
     _method(verb)
     verb.add_argument("--explain", action="store_true", help="also predict what halving each cause and the worst layers' errors would buy")
+    _out_folder(verb, "a run folder")
+
+
+def _explain(add: Add) -> None:
+    verb = add("explain", "say why accuracy collapsed: inputs, converters, quantization, layers, and what remedies would buy")
+    _question(verb)
+    _method(verb)
+    verb.add_argument("--card", metavar="TOML", help="what is known of the network: accuracy = 0.92, mean and std of its normalization")
     _out_folder(verb, "a run folder")
 
 

@@ -15,13 +15,11 @@ from accelsim.cli_inputs import budget_of, is_embedded, question, slicing_of
 from accelsim.cli_terminal import TrialProgress, say
 from accelsim.report.base import SCHEMA, Report, clean, columns_table
 from devices.base.errors import NetworkError, RunFolderError, SpecError
-from devices.base.quantity import percent
 from workloads.zoo import embedded_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from accelsim.prediction.remedies import Remedy
     from devices.fit import Fit
     from workloads.onnx_survey import SurveyRow
 
@@ -200,6 +198,7 @@ def _sizes(shape: tuple[int, ...] | None) -> str:
 def _predict(options: argparse.Namespace) -> int:
     from accelsim.prediction.predict import predict
     from accelsim.prediction.remedies import remedies
+    from accelsim.report.diagnosis import remedies_table
     from accelsim.report.run_folder import save_report
 
     check_out(options)
@@ -221,16 +220,27 @@ def _predict(options: argparse.Namespace) -> int:
         return FINE
     found = remedies(asked.plan, asked.samples, report, output=options.output, reference=options.reference)
     record = report.to_json_dict() | {"explain": [asdict(remedy) for remedy in found]}
-    answer(options, text=f"{report}\n\n{_remedies_text(found)}", record=record)
+    answer(options, text=f"{report}\n\n{remedies_table(found)}", record=record)
     return FINE
 
 
-def _remedies_text(remedies: "Sequence[Remedy]") -> str:
-    rows = [
-        [r.what, f"{r.mse:.4g}", f"{100 * r.change_rel:+.1f} %", percent(r.accuracy_predicted), "" if r.valid else "not valid"]
-        for r in remedies
-    ]
-    return columns_table(["what would help", "MSE", "change", "accuracy", ""], rows)
+def _explain(options: argparse.Namespace) -> int:
+    from accelsim.diagnosis.explain import explain
+    from accelsim.report.run_folder import save_report
+    from workloads.card import ModelCard
+
+    check_out(options)
+    card = None if options.card is None else ModelCard.from_toml(options.card)
+    asked = question(options)
+    report = explain(
+        asked.plan, asked.samples, seed=asked.seed, card=card, method=options.method, output=options.output,
+        reference=options.reference, tol_rel=options.tol_rel,
+    )  # fmt: skip
+    tell_warnings(report)
+    if options.out is not None:
+        save_report(report, options.out, command=options.command_line, figure=True)
+    answer(options, text=str(report), record=report.to_json_dict())
+    return FINE
 
 
 def _validate(options: argparse.Namespace) -> int:
@@ -472,5 +482,5 @@ def _collect(options: argparse.Namespace) -> int:
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo, "inspect": _inspect, "spec": _spec, "predict": _predict, "validate": _validate, "optimize": _optimize,
     "simulate": _simulate, "evaluate": _evaluate, "devices": _devices, "memory": _memory, "cite": _cite, "fit": _fit, "diff": _diff,
-    "report": _report, "sweep": _sweep, "collect": _collect,
+    "report": _report, "sweep": _sweep, "collect": _collect, "explain": _explain,
 }  # fmt: skip

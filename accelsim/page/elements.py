@@ -10,7 +10,7 @@ from devices.base.quantity import SUFFIXES, format_quantity, percent
 
 NOT_SHOWN = "\ufffd"
 _DROPPED = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", re.DOTALL)
-_SHARES = ("share", "busy", "blocked", "starved", "utilization", "clipped")
+_SHARES = ("share", "busy", "blocked", "starved", "utilization", "dac_clipped", "adc_clipped", "change_rel")
 _WORDS = {"mse": "MSE", "adc": "ADC", "dac": "DAC", "ii": "interval", "n": "number of", "rel": "(relative)"}
 MOST_RECORDS = 60
 

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from accelsim.report.base import Report
 from accelsim.report.design_report import DesignReport
+from accelsim.report.diagnosis import Diagnosis
 from accelsim.report.evaluation import Evaluation
 from accelsim.report.records import INTERACTION, ErrorReport, TrialReport
 from accelsim.report.time_report import TimeReport
@@ -210,10 +211,27 @@ def _of_evaluation(report: Evaluation) -> Story:
     )
 
 
+def _of_diagnosis(report: Diagnosis) -> Story:
+    error = _of_error(report.error)
+    return Story(
+        question=f"Why is the accuracy of {report.provenance.network} what it is here?",
+        answer=(report.answer, *(f"Also: {finding.what}." for finding in report.alarms[1:])),
+        alarm=bool(report.alarms),
+        pictures=(("How the error grows from layer to layer, and what each layer adds.", report.plot), *error.pictures),
+        tables=(
+            ("Findings, in the order in which they must be mended", [asdict(finding) for finding in report.findings]),
+            ("What would help, predicted", [asdict(one) for one in report.remedies]),
+            ("Inputs taken otherwise, on the float network", [asdict(one) for one in report.tries]),
+            ("By layer, on sampled chips", report.to_dicts()),
+        ),
+    )
+
+
 _TELLERS: dict[type[Report], Callable[[Any], Story]] = {
     ErrorReport: _of_error,
     TrialReport: _of_trials,
     DesignReport: _of_design,
     TimeReport: _of_time,
     Evaluation: _of_evaluation,
+    Diagnosis: _of_diagnosis,
 }

@@ -4,13 +4,14 @@ Shares of layers and causes do not add (`attribution.py`), so halving the larges
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 from accelsim.lower import IDEAL_WIRES
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.predict import predict
+from accelsim.report.diagnosis import Remedy
 from accelsim.report.records import INTERACTION, ErrorReport
 from accelsim.response.target import Reference
 from devices.programming import GaussianError
@@ -18,17 +19,6 @@ from workloads.samples import Samples
 
 N_LAYERS = 3
 Change = Callable[[PlacedLayer], PlacedLayer]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remedy:
-    """One change, and what it makes of the MSE: before and after, its share of the whole, and whether the prediction is valid."""
-
-    what: str
-    mse: float
-    change_rel: float
-    accuracy_predicted: float | None
-    valid: bool
 
 
 def remedies(
@@ -43,26 +33,23 @@ def remedies(
     """Return remedies in order of what they buy: half the error of each cause, and of the `n_layers` layers that err most."""
     found = []
     for what, change in _changes(plan, report, n_layers):
-        layers = tuple(change(layer) for layer in plan.layers)
-        after = predict(
-            replace(plan, layers=layers),
-            samples,
-            seed=int(report.provenance.seed),
-            output=output,
-            reference=reference,
-            tol_rel=report.tol_rel,
-            attribution=False,
-        )
-        found.append(
-            Remedy(
-                what=what,
-                mse=after.mse,
-                change_rel=after.mse / report.mse - 1.0 if report.mse > 0.0 else 0.0,
-                accuracy_predicted=after.accuracy_predicted,
-                valid=after.valid,
-            )
-        )
-    return tuple(sorted(found, key=lambda remedy: remedy.mse))
+        mended = replace(plan, layers=tuple(change(layer) for layer in plan.layers))
+        found.append(remedy(what, mended, samples=samples, report=report, output=output, reference=reference))
+    return tuple(sorted(found, key=lambda one: one.mse))
+
+
+def remedy(what: str, mended: Plan, *, samples: Samples, report: ErrorReport, output: str | None, reference: Reference) -> Remedy:
+    """Return what a changed plan makes of the reported error, predicted with the same seed."""
+    after = predict(
+        mended, samples, seed=int(report.provenance.seed), output=output, reference=reference, tol_rel=report.tol_rel, attribution=False
+    )
+    return Remedy(
+        what=what,
+        mse=after.mse,
+        change_rel=after.mse / report.mse - 1.0 if report.mse > 0.0 else 0.0,
+        accuracy_predicted=after.accuracy_predicted,
+        valid=after.valid,
+    )
 
 
 def _changes(plan: Plan, report: ErrorReport, n_layers: int) -> Iterator[tuple[str, Change]]:
@@ -83,11 +70,15 @@ def _changes(plan: Plan, report: ErrorReport, n_layers: int) -> Iterator[tuple[s
         yield "ideal ADCs, all layers", _without_adcs
     if any(layer.path is not None and layer.path.dac is not None for layer in plan.layers):
         yield "ideal DACs, all layers", _without_dacs
-    if not any(layer.site.mapping.precompensate for layer in plan.layers) and report.bias2 > 0.01 * report.mse:
+    if report.bias2 > 0.01 * report.mse and all(_can_precompensate(layer) for layer in plan.layers):
         yield "mapping.precompensate = true", _precompensated
     shares = {name: share for name, share in report.by_layer.items() if name != INTERACTION}
     for name in sorted(shares, key=lambda name: -shares[name])[:n_layers] if len(shares) > 1 else []:
         yield f"half the errors of {name!r} alone", _only(name, lambda layer: _read_noise_halved(_programming_halved(layer)))
+
+
+def _can_precompensate(layer: PlacedLayer) -> bool:
+    return not layer.is_digital and layer.site.encoding.kind == "differential" and not layer.site.mapping.precompensate
 
 
 def _only(name: str, change: Change) -> Change:

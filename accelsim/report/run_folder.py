@@ -26,6 +26,7 @@ import numpy as np
 
 from accelsim.report.base import SCHEMA, Report
 from accelsim.report.design_report import DesignReport
+from accelsim.report.diagnosis import Diagnosis
 from accelsim.report.drawing import drawn
 from accelsim.report.evaluation import Evaluation
 from accelsim.report.files import MAX_TEXT_BYTES, csv_text, read_json
@@ -40,7 +41,7 @@ from workloads.samples import DAMAGED
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_REPORTS = (ErrorReport, TrialReport, DesignReport, TimeReport, Evaluation, SweepReport)
+_REPORTS = (ErrorReport, TrialReport, DesignReport, TimeReport, Evaluation, SweepReport, Diagnosis)
 KINDS: Mapping[str, type[Report]] = {report.kind: report for report in _REPORTS}
 MAX_ARRAY_BYTES = 2**30
 HEADER_BYTES = 2**16

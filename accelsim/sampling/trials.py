@@ -132,7 +132,7 @@ class TrialRunner:
     ) -> Array:
         if meter is None and self.programs:
             return self.programs[images.shape[-1]].run(images, draw.view.weights, draw.view.biases)
-        return run(self.graph, images, apply=self._apply(draw, trial, number, meter, sign, reads))
+        return run(self.graph, images, apply=self.applied(draw, trial, number=number, meter=meter, sign=sign, reads=reads))
 
     def _pushed(self, draw: Draw) -> list[Array]:
         """Return the linear response to a programming, `(images, n_out)` for each chunk."""
@@ -141,9 +141,10 @@ class TrialRunner:
         bias_errors = {n: b - mean.biases[n] for n, b in draw.view.biases.items()}
         return [_flat(push(point, errors, bias_errors)) for point in self.points]
 
-    def _apply(
-        self, draw: Draw, trial: int, number: int, meter: "_Meter | None", sign: float, reads: int | None
+    def applied(
+        self, draw: Draw, trial: int, *, number: int, meter: "_Meter | None" = None, sign: float = 1.0, reads: int | None = None
     ) -> Callable[[NodeIndex, tuple[Array, ...]], Array]:
+        """Return the `apply` that walks chunk `number` on the chip of a draw, reads and stored values included."""
         view = draw.view
 
         def stored(site: SignalSite, block: int, values: Array) -> Array:

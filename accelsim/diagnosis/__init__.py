@@ -1,0 +1,1 @@
+"""Why an accuracy collapsed: inputs, converters, quantization, layers, and what remedies would buy."""
