@@ -32,8 +32,8 @@ Range: TypeAlias = Literal["fixed", "max", "percentile", "mse", "full", "granula
 Grid: TypeAlias = tuple[float, float, float, float]
 MAX_BITS, MAX_SAR_BITS = 24, 16
 """float32 has 24 bits; a mismatched converter keeps each of its transition levels."""
-N_TOPS, SMALLEST_TOP, N_GOLDEN = 48, 1e-3, 40
-"""Tops tried for the least mean squared error: so many from this much of the maximum up, then golden sections of the best."""
+N_TOPS, SMALLEST_TOP, N_FINER, N_GOLDEN = 48, 1e-3, 96, 40
+"""Tops tried for the least mean squared error: so many from this much of the maximum up, finer ones beside the best, golden sections."""
 GOLDEN = (5.0**0.5 - 1.0) / 2.0
 
 
@@ -456,16 +456,21 @@ def _top(samples: Values, converter: Converter) -> float:
 
 
 def _least_error_top(samples: Values, converter: Converter) -> float:
-    """Return the top, at most the largest magnitude, with the least mean squared error: by a geometric grid, then golden sections."""
+    """Return the top, at most the largest magnitude, with the least mean squared error: by two grids, then golden sections.
+
+    Errors of sums of digits have many minima over the top, where codes meet them; the finer grid finds which is deep.
+    """
     least, greatest = float(samples.min()), float(samples.max())
     largest = max(-least, greatest)
 
     def error(log_top: float) -> float:
         return float(_squared_error(samples, converter.ideal(*_sided(largest * np.exp(log_top), least, greatest)).grid))
 
-    logs = np.linspace(np.log(SMALLEST_TOP), 0.0, N_TOPS)
-    best = int(np.argmin([error(v) for v in logs]))
-    a, b = logs[max(best - 1, 0)], logs[min(best + 1, N_TOPS - 1)]
+    a, b = float(np.log(SMALLEST_TOP)), 0.0
+    for n in (N_TOPS, N_FINER):
+        logs = np.linspace(a, b, n)
+        best = int(np.argmin([error(v) for v in logs]))
+        a, b = float(logs[max(best - 1, 0)]), float(logs[min(best + 1, n - 1)])
     c, d = b - GOLDEN * (b - a), a + GOLDEN * (b - a)
     at_c, at_d = error(c), error(d)
     for _ in range(N_GOLDEN):
