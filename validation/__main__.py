@@ -9,7 +9,7 @@ from typing import Any
 from validation.networks import DataMissingError
 from validation.specs import NETWORKS, spec_table
 from validation.specs import judged as judged_specs
-from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, agreement_table, judged, resumed_table
+from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, agreement_table, judged, resumed_table, write_rows
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,14 +52,18 @@ def _published(table: str, out: Path) -> int:
     """Make a table of published numbers beside ours; it is data to read, not judged here."""
     module = import_module(f"validation.{table}")
     try:
-        rows = module.write_table(out / f"{table}.csv")
+        rows = [{name: _rounded(row[name]) for name in module.COLUMNS} for row in getattr(module, f"{table}_table")()]
     except DataMissingError as error:
         print(error, file=sys.stderr)
         return 2
+    write_rows(out / f"{table}.csv", rows)
     for row in rows:
-        shown = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.values()]
-        print("  ".join(part for part in shown if part))
+        print("  ".join(value for value in row.values() if value))
     return 0
+
+
+def _rounded(value: float | str) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _memory(out: Path, networks: list[str] | None, *, quick: bool) -> int:

@@ -3,10 +3,8 @@
 Networks: MNSIM/Interface/network.py (CIFAR-10). Results: the tool run on its default SimConfig.ini, behaviour level, without its NoC.
 """
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -164,7 +162,7 @@ def mnsim_table() -> Iterator[Row]:
         plan, printed = plan_of(network), PRINTED[name]
         free = simulate(plan, engine="recurrence", images=1, rooms="unbounded")
         for quantity, theirs, ours in (
-            ("latency_ns", printed.latency_ns, free.latency_s * 1e9), ("energy_mj", printed.energy_mj, free.energy_j * 1e3),
+            ("latency_us", printed.latency_ns / 1e3, free.latency_s * 1e6), ("energy_mj", printed.energy_mj, free.energy_j * 1e3),
             ("area_mm2", printed.area_mm2, free.area_m2 * 1e6),
         ):  # fmt: skip
             yield _row(name, quantity, "unbounded", theirs, ours)
@@ -172,7 +170,7 @@ def mnsim_table() -> Iterator[Row]:
             makespan, culprit, without = slowdown(plan, rows)
             least = free.latency_s * 1e12
             note = "" if makespan <= 1.0005 * least else f"{without / least:.3f} of unbounded if only {culprit} had room"
-            yield _row(name, "latency_ns", f"{rows} row{'s' if rows > 1 else ''}", printed.latency_ns, makespan / 1e3, note)
+            yield _row(name, "latency_us", f"{rows} row{'s' if rows > 1 else ''}", printed.latency_ns / 1e3, makespan / 1e6, note)
 
 
 def _row(network: str, quantity: str, buffers: str, theirs: float, ours: float, note: str = "") -> Row:
@@ -195,13 +193,3 @@ def slowdown(plan: Plan, rows: int) -> tuple[int, str, int]:
     }
     culprit = min(relieved, key=lambda name: relieved[name])
     return makespan(graph), culprit, relieved[culprit]
-
-
-def write_table(path: Path) -> list[Row]:
-    """Write the table, and return its rows."""
-    rows = list(mnsim_table())
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()} for row in rows)
-    return rows

@@ -13,10 +13,8 @@ Constants minimize the squared relative errors; each layer is also predicted wit
 published, not their distributions, and a mean is not a density of bits.
 """
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,13 +111,3 @@ def neurosim_table() -> Iterator[Row]:
         row = {"layer": what, "mean_input": "", "neurosim_uj": ""}
         row |= {f"{model}_rel": float(of_all(np.abs(inside))) for model, (inside, _) in errors.items()}
         yield row | {f"{model}_out_rel": float(of_all(np.abs(outside))) for model, (_, outside) in errors.items()}
-
-
-def write_table(path: Path) -> list[Row]:
-    """Write the table, and return its rows."""
-    rows = list(neurosim_table())
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{v:.4g}" if isinstance(v, float) else v for name, v in row.items()} for row in rows)
-    return rows

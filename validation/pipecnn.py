@@ -164,13 +164,3 @@ def _layers(fpga: Fpga, preset: FpgaPipeline, log: dict[str, float], platform: s
         yield _row(fpga, platform, "alexnet", name, measured, taken[name], kind, note)
     if len(log) == len(ALEXNET) + len(ALEXNET_CONNECTED):
         yield _row(fpga, platform, "alexnet", "whole", sum(log.values()), report.latency_s, kind, note)
-
-
-def write_table(path: Path) -> list[Row]:
-    """Write the table, and return its rows."""
-    rows = list(pipecnn_table())
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{v:.4g}" if isinstance(v, float) else v for name, v in row.items()} for row in rows)
-    return rows
