@@ -180,7 +180,7 @@ def _simulate(add: Add) -> None:
     verb.add_argument("--inputs", metavar="X.npz", help="samples: the energy of cells then follows from their conductances and these")
     verb.add_argument("--calibration", metavar="C.npz", help="samples that fix each layer's input range; by default the first 64 inputs")
     _times(verb)
-    verb.add_argument("--images", type=_natural, default=8, metavar="N", help="images that pass through (8)")
+    verb.add_argument("--images", type=_natural, metavar="N", help="images that pass through (8, or as many as arrive)")
     verb.add_argument("--trace", metavar="JSON", help="write the tokens' times into a new file that Perfetto opens")
     _input_shape(verb)
     _set(verb)
@@ -192,7 +192,7 @@ def _evaluate(add: Add) -> None:
     _question(verb)
     _method(verb)
     _times(verb)
-    verb.add_argument("--images", type=_natural, default=8, metavar="N", help="images that pass through the simulation (8)")
+    verb.add_argument("--images", type=_natural, metavar="N", help="images that pass through the simulation (8, or as many as arrive)")
     _out_folder(verb, "a run folder")
 
 

@@ -353,12 +353,17 @@ def _simulate_pipeline(options: argparse.Namespace) -> int:
         raise SpecError("--set: an FPGA pipeline's spec is changed in its file")
     network = load_network(options.network, input_shape=options.input_shape, fold_limit_bytes=TOPOLOGY_BYTES)
     pipeline = FpgaPipeline.from_toml(options.spec)
-    report = simulate_fpga(network, pipeline, engine=options.engine, images=options.images, seed=options.seed or 0)
+    images = N_IMAGES if options.images is None else options.images
+    report = simulate_fpga(network, pipeline, engine=options.engine, images=images, seed=options.seed or 0)
     tell_warnings(report)
     if options.out is not None:
         save_report(report, options.out, command=options.command_line, figure=True)
     answer(options, text=str(report), record=report.to_json_dict())
     return FINE
+
+
+N_IMAGES = 8
+"""Images that pass through a simulation, where nothing says how many."""
 
 
 def _timing(options: argparse.Namespace) -> dict[str, Any]:
@@ -370,8 +375,12 @@ def _timing(options: argparse.Namespace) -> dict[str, Any]:
         raise SpecError(f"--rooms {options.rooms!r}: need sized, unbounded, or a number of rows from 1")
     if options.copies not in ("given", "balanced", "budget"):
         raise SpecError(f"--copies {options.copies!r}: need given, balanced or budget; single layers: --set layers.NAME.mapping.replicas=4")
+    arrivals = arrivals_of(options.arrivals)
+    images = options.images
+    if images is None:
+        images = N_IMAGES if isinstance(arrivals, str) else len(arrivals)
     return {
-        "engine": options.engine, "images": options.images, "arrivals": arrivals_of(options.arrivals), "copies": options.copies,
+        "engine": options.engine, "images": images, "arrivals": arrivals, "copies": options.copies,
         "token": options.token, "rooms": rooms, "service": options.service,
     }  # fmt: skip
 

@@ -26,7 +26,7 @@ from accelsim import (
     predict,
     simulate,
 )
-from accelsim.chip import rollup
+from accelsim.chip import Part, rollup
 from accelsim.ledger import inferences_per_second
 from accelsim.timing.bound import bound
 from accelsim.timing.critical import critical
@@ -38,7 +38,7 @@ from accelsim.timing.mapping import map_in_time
 from accelsim.timing.occupancy import peaks, shares
 from accelsim.timing.power import power_trace
 from accelsim.timing.recurrence import Times, recurrence
-from accelsim.timing.simulate import MAX_EVENTS, expected_events, peak_ops_hz, times_of
+from accelsim.timing.simulate import MAX_EVENTS, Engine, expected_events, peak_ops_hz, times_of
 from accelsim.timing.steps import _moved
 from accelsim.timing.trace import chrome_trace
 from validation.networks import DataMissingError, data_folder
@@ -286,11 +286,11 @@ def test_copies_speed_up_until_something_else_is_slowest(small: Plan) -> None:
 
 def test_copies_within_a_budget_are_the_best_there_are(small: Plan) -> None:
     """The greedy choice against every choice for a few arrays more than one copy each takes."""
-    tiles = ("chip.n_tiles=26", "chip.n_chips=1", "chip.cores_per_tile=1", "chip.arrays_per_core=1")
+    tiles = ("chip.n_tiles=24", "chip.n_chips=1", "chip.cores_per_tile=1", "chip.arrays_per_core=1")
     plan = dataclasses.replace(small, accelerator=small.accelerator.with_set(*tiles))
     found = bound(map_in_time(plan, copies="budget").graph).interval_ps
     one = {m.step.name: m.n_arrays for m in map_in_time(small).steps if m.step.layer is not None}
-    spare = 26 - sum(one.values())
+    spare = 24 - sum(one.values())
     layers = [name for name in one if one[name] <= spare]
     least = float("inf")
     for first in layers:
@@ -326,6 +326,26 @@ def test_weights_that_do_not_fit_are_written_for_each_image() -> None:
     first_of_second = writing.start[by_name["weights of round 1"]][1]
     last = max(writing.leave[by_name[m.step.name]].reshape(2, -1)[0, -1] for m in timed.steps if m.round == timed.n_rounds - 1)
     assert first_of_second >= last
+
+
+def test_writing_weights_takes_energy_and_wears_cells() -> None:
+    """Every cell of every copy once an image, whichever engine; and the way of the weights over the link."""
+    network, _ = load_embedded("fashion_resnet")
+    tight = ("chip.n_tiles=1", "chip.n_chips=1", "chip.cores_per_tile=2", "chip.arrays_per_core=4")
+    spec = Accelerator.preset("isaac").with_set(*tight, "chip.t_write_s=1 us", "chip.endurance=1e6")
+    assert spec.chip is not None
+    writer = Part(name="writer", per="tile", action="write", energy_j=1e-12, tag="derived", source="test")
+    spec = dataclasses.replace(spec, chip=dataclasses.replace(spec.chip, parts=(*spec.chip.parts, writer)))
+    plan = place(network, spec, calibration=None)
+    n_cells = sum(layer.operator.weights.size * len(layer.site.encoding.parts) for layer in plan.layers)
+    engines: tuple[Engine, ...] = ("bound", "recurrence", "des")
+    for engine in engines:
+        report = simulate(plan, engine=engine, images=2)
+        assert report.energy_by_component["writer"] == pytest.approx(n_cells * 1e-12)
+        assert report.energy_by_cause["write"] == pytest.approx(n_cells * 1e-12)
+        assert report.lifetime_images == 1e6
+    link = report.energy_of_layers["weights"]["hyper_transport"]
+    assert link == pytest.approx(n_cells * 2 * 0.203125e-12)  # two bits a cell
 
 
 def test_one_layer_that_is_too_large_is_refused() -> None:
@@ -476,7 +496,19 @@ def test_the_trace_is_what_viewers_read(small: Plan) -> None:
     assert all({"name", "ph", "ts", "dur", "pid", "tid"} <= event.keys() and event["dur"] >= 0 for event in bars)
     named = {event["args"]["name"] for event in trace["traceEvents"] if event["name"] == "thread_name"}
     assert named == {stage.name for stage in times.graph.stages}
-    json.dumps(trace)
+    read_back = json.loads(json.dumps(trace, allow_nan=False))
+    assert read_back["displayTimeUnit"] in ("ms", "ns")
+    for event in read_back["traceEvents"]:  # what the Trace Event Format asks of complete and metadata events
+        assert {type(event[key]) for key in ("pid", "tid")} == {int}
+        if event["ph"] == "X":
+            assert isinstance(event["cat"], str)
+            assert min(event["ts"], event["dur"]) >= 0
+        else:
+            assert event["ph"] == "M"
+            assert event["name"] in ("process_name", "thread_name", "thread_sort_index")
+            assert isinstance(event["args"], dict)
+    ends = [event["ts"] + event["dur"] for event in bars]
+    assert max(ends) * 1e6 == pytest.approx(max(int(finish[-1]) for finish in times.finish))
 
 
 def test_plans_without_calibration_answer_nothing_else(small: Plan) -> None:

@@ -173,7 +173,7 @@ def _arrivals(arrivals: Arrivals, images: int, seed: int) -> Ints:
         return np.rint(np.cumsum(gaps) / PS).astype(np.int64)
     listed = np.asarray(arrivals, dtype=float)
     if listed.shape != (images,) or not np.all(np.isfinite(listed)) or np.any(np.diff(listed, prepend=0.0) < 0.0):
-        raise SpecError(f"arrivals: need {images} times in seconds, none before 0 or before the one ahead of it; got {listed.shape[:1]}")
+        raise SpecError(f"arrivals: need {images} times in seconds, none before 0 or before the one ahead of it; got {listed.size}")
     return np.rint(listed / PS).astype(np.int64)
 
 
