@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     defined = (
         _demo, _inspect, _spec, _predict, _validate, _optimize, _simulate, _evaluate, _devices, _memory, _cite, _fit, _diff, _report,
-        _sweep, _collect, _explain,
+        _sweep, _collect, _explain, _train,
     )  # fmt: skip
     for define in defined:
         define(add)
@@ -246,6 +246,16 @@ def _fit(add: Add) -> None:
     verb.add_argument("--degree", type=_natural, metavar="N", help="of a polynomial; 1 to 4, the best by default")
     verb.add_argument("--plot", metavar="PNG", help="draw data and law into a new file")
     verb.add_argument("--out", metavar="TOML", help="write the spec to a new file")
+
+
+def _train(add: Add) -> None:
+    verb = add("train", "train a network for unreliable memory: weights and each layer's error rate together (extra `train`)")
+    verb.add_argument("--recipe", required=True, metavar="NAME|FILE", help="a recipe file, or one that comes along: fashion_lanmax")
+    verb.add_argument("--data", required=True, metavar="DIR|X.npz", help="folder of IDX files like MNIST's, or x (N, C, H, W) and y (N,)")
+    verb.add_argument("--test", metavar="T.npz", help="images to test on, with --data X.npz; by default its last sixth")
+    verb.add_argument("--start", metavar="RUN", help="go on from the weights of an earlier training: its folder")
+    verb.add_argument("--threads", type=_count, metavar="N", help="of PyTorch (1); another number changes the last digits of sums")
+    _out_folder(verb, "network, memory profile and checkpoint; the same command goes on where it was interrupted")
 
 
 def _diff(add: Add) -> None:

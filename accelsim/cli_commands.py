@@ -488,8 +488,14 @@ def _collect(options: argparse.Namespace) -> int:
     return collect_verb(options)
 
 
+def _train(options: argparse.Namespace) -> int:
+    from accelsim.cli_train import train
+
+    return train(options)
+
+
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo, "inspect": _inspect, "spec": _spec, "predict": _predict, "validate": _validate, "optimize": _optimize,
     "simulate": _simulate, "evaluate": _evaluate, "devices": _devices, "memory": _memory, "cite": _cite, "fit": _fit, "diff": _diff,
-    "report": _report, "sweep": _sweep, "collect": _collect, "explain": _explain,
+    "report": _report, "sweep": _sweep, "collect": _collect, "explain": _explain, "train": _train,
 }  # fmt: skip

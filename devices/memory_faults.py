@@ -99,22 +99,18 @@ def _limits(rates: Floats) -> NDArray[np.uint64]:
 
 
 @jit()
-def _fill_masks(words, draws, up, down, mirrored, weak, offset, out):  # type: ignore[no-untyped-def]
+def _fill_masks(words, draws, limits, mirrored, weak, offset, out):  # type: ignore[no-untyped-def]
     """Bit j errs when its draw, mirrored for stored ones of stuck cells, is below the limit of its column's class and stored bit."""
     n_bits, n_columns = draws.shape[1], weak.size
+    turned = np.uint32(0xFFFFFFFF) if mirrored else np.uint32(0)
     for i in range(words.size):
         mask = 0
         for j in range(n_bits):
-            group = weak[(offset + i * n_bits + j) % n_columns]
-            draw = draws[i, j]
-            if (words[i] >> j) & 1:
-                if mirrored:
-                    draw = ~draw
-                limit = down[group, j]
-            else:
-                limit = up[group, j]
-            if np.uint64(draw) < limit:
-                mask |= 1 << j
+            group = weak[(offset + i * n_bits + j) % n_columns] if n_columns > 1 else weak[0]
+            one = (words[i] >> j) & 1  # as likely as not, so what hangs on it is selected, never branched on
+            limit = limits[group, j, one]
+            draw = draws[i, j] ^ (turned & np.uint32(-one))
+            mask |= int(np.uint64(draw) < limit) << j
         out[i] = mask
 
 
@@ -127,7 +123,8 @@ def _drawn(word: WordFormat, words: Words, draws: Draws, up: Floats, down: Float
     flat = np.ascontiguousarray(words, np.uint16).reshape(-1)
     columns = np.zeros(1, np.uint8) if weak is None else weak
     cells = np.ascontiguousarray(draws).reshape(-1, word.n_bits)
-    _fill_masks(flat, cells, _limits(up), _limits(down), mirrored, columns, start * word.n_bits, out.reshape(-1))
+    limits = np.stack([_limits(up), _limits(down)], axis=-1)
+    _fill_masks(flat, cells, limits, mirrored, columns, start * word.n_bits, out.reshape(-1))
     return out
 
 

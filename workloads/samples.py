@@ -78,7 +78,7 @@ def samples_of(x: NDArray, y: NDArray | None = None, *, input_shape: Shape | Non
     """Return checked samples from arrays; see `load_samples`."""
     x, cast = _float32(x)
     _check_x(x, input_shape)
-    labels = None if y is None else _labels(y, len(x))
+    labels = None if y is None else labels_of(y, len(x))
     x = _read_only(np.ascontiguousarray(x))
     return Samples(x, labels, digest_of(x) if labels is None else digest_of(x, labels), notes + cast)
 
@@ -98,6 +98,12 @@ def load_samples(path: str | Path, *, input_shape: Shape | None = None) -> Sampl
     SamplesError
         The file is missing or damaged, or its numbers are of the wrong kind, shape or content.
     """
+    arrays = read_arrays(path)
+    return samples_of(arrays["x"], arrays.get("y"), input_shape=input_shape)
+
+
+def read_arrays(path: str | Path) -> dict[str, NDArray]:
+    """Return `x` and, when it is there, `y` as stored in an `.npz` file, read-only; SamplesError when it is missing or damaged."""
     path = Path(path)
     if not path.is_file():
         raise SamplesError(no_file("samples", path))
@@ -110,7 +116,7 @@ def load_samples(path: str | Path, *, input_shape: Shape | None = None) -> Sampl
         raise SamplesError(f"{path.name} cannot be read: {error.strerror or error}") from error
     for array in arrays.values():
         array.flags.writeable = False
-    return samples_of(arrays["x"], arrays.get("y"), input_shape=input_shape)
+    return arrays
 
 
 def _read_members(archive: zipfile.ZipFile, name: str) -> dict[str, NDArray]:
@@ -185,7 +191,8 @@ def _check_x(x: NDArray[np.float32], input_shape: Shape | None) -> None:
         raise SamplesError(f"x has {x.size - np.count_nonzero(finite)} values that are NaN or infinite, the first at {first}")
 
 
-def _labels(y: NDArray, n: int) -> NDArray[np.int64]:
+def labels_of(y: NDArray, n: int) -> NDArray[np.int64]:
+    """Return labels as int64, read-only; SamplesError unless they are integers, one a sample."""
     if y.dtype.kind not in "iu":
         raise SamplesError(f"y is of {y.dtype}; need integer labels, one a sample")
     if y.shape != (n,):

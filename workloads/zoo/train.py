@@ -14,7 +14,6 @@ in Debian's package `dataset-fashion-mnist`. Needs the extra `train` (torch and 
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,8 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from workloads.idx_files import read_idx
+
 DEFAULT_DATA = Path("/usr/share/datasets/fashion-mnist")
 PIXEL_MEAN, PIXEL_STD = 0.0, 0.3530
 # The black background stays at zero: it draws no read power, and it does not carry the noise of a kernel, shared by
@@ -38,7 +39,6 @@ CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
 N_EMBEDDED = 1000
 BATCH_SIZE = 128
 MAX_SHIFT_PIXELS = 2
-IDX_UINT8 = 0x08
 OPSET = 17
 # Relative to the largest logit: float32 sums of up to 800 terms, taken in another order, differ by tens of units in the last place.
 LOGIT_TOLERANCE = 1e-5
@@ -143,16 +143,6 @@ class Images:
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.uint8]
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read a gzipped IDX file of unsigned bytes: two zeros, type, rank, big-endian shape, values."""
-    raw = gzip.decompress(path.read_bytes())
-    if raw[:3] != bytes((0, 0, IDX_UINT8)):
-        raise ValueError(f"{path.name} starts with {raw[:3].hex()}, need 000008 (IDX of unsigned bytes)")
-    rank = raw[3]
-    shape = np.frombuffer(raw, dtype=">u4", count=rank, offset=4)
-    return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * rank).reshape(shape.tolist())
 
 
 def read_images(data: Path, split: str) -> Images:
