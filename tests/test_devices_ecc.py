@@ -61,7 +61,7 @@ def test_lengths_and_overheads_are_the_known_ones() -> None:
 
 
 def test_uncorrectable_words_are_as_often_as_known() -> None:
-    """(72, 64): 2.5e-5, 2.4e-3, 0.162 at 1e-4, 1e-3, 1e-2; (39, 32): 7.4e-6, 7.2e-4, 0.058."""
+    """T17: (72, 64): 2.5e-5, 2.4e-3, 0.162 at 1e-4, 1e-3, 1e-2; (39, 32): 7.4e-6, 7.2e-4, 0.058."""
     for data_bits, known in ((64, (2.5e-5, 2.4e-3, 0.162)), (32, (7.4e-6, 7.2e-4, 0.058))):
         found = [Secded(data_bits=data_bits).failure_p(BINARY, p) for p in (1e-4, 1e-3, 1e-2)]
         np.testing.assert_allclose(found, known, rtol=0.03)

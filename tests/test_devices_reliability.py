@@ -43,7 +43,7 @@ class Holder:
 
 
 def test_the_published_law_gives_the_published_energies() -> None:
-    """As in FaultyMemory and its test: bit errors {0, 0.278037, 1} cost 1.1 bits' energy; 1e-2, 1e-3, 1e-4 cost .360, .540, .720."""
+    """T17: as in FaultyMemory and its test: bit errors {0, 0.278037, 1} cost 1.1 bits' energy; 1e-2, 1e-3, 1e-4 cost .360, .540, .720."""
     law = ExponentialPublished()
     assert law.energy_rel(np.array([0.0, 0.278037, 1.0])).sum() == pytest.approx(1.1, abs=1e-6)
     np.testing.assert_allclose(law.energy_rel(np.array([1e-4, 1e-3, 1e-2])), [0.720, 0.540, 0.3598], atol=5e-4)
