@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from accelsim.accelerator import Accelerator
     from accelsim.design import Design
     from accelsim.diagnosis.explain import explain
+    from accelsim.exploring.explore import explore
     from accelsim.optimizer.optimize import optimize
     from accelsim.page.document import write_page
     from accelsim.placement import Plan, place
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from accelsim.report.design_report import DesignReport
     from accelsim.report.diagnosis import Diagnosis
     from accelsim.report.evaluation import Evaluation
+    from accelsim.report.explore_report import ExploreReport, ExploreTrial
     from accelsim.report.records import Agreement, ErrorReport, TrialReport
     from accelsim.report.run_folder import load_report
     from accelsim.report.sweep_report import SweepPoint, SweepReport
@@ -64,6 +66,8 @@ __all__ = [
     "Diagnosis",
     "ErrorReport",
     "Evaluation",
+    "ExploreReport",
+    "ExploreTrial",
     "InfeasibleError",
     "MemoryLimitError",
     "ModelCard",
@@ -84,6 +88,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "explain",
+    "explore",
     "load_embedded",
     "load_onnx",
     "load_report",
@@ -109,6 +114,8 @@ _HOME = {
     "Diagnosis": "accelsim.report.diagnosis",
     "ErrorReport": "accelsim.report.records",
     "Evaluation": "accelsim.report.evaluation",
+    "ExploreReport": "accelsim.report.explore_report",
+    "ExploreTrial": "accelsim.report.explore_report",
     "InfeasibleError": _ERRORS,
     "MemoryLimitError": _ERRORS,
     "ModelCard": "workloads.card",
@@ -128,6 +135,7 @@ _HOME = {
     "UnsupportedOperatorError": _ERRORS,
     "evaluate": "accelsim.timing.evaluate",
     "explain": "accelsim.diagnosis.explain",
+    "explore": "accelsim.exploring.explore",
     "load_embedded": "workloads.zoo",
     "load_onnx": "workloads.onnx_reader",
     "load_report": "accelsim.report.run_folder",

@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     defined = (
         _demo, _inspect, _spec, _predict, _validate, _optimize, _simulate, _evaluate, _devices, _memory, _cite, _fit, _diff, _report,
-        _sweep, _collect, _explain, _train,
+        _sweep, _collect, _explore, _explain, _train,
     )  # fmt: skip
     for define in defined:
         define(add)
@@ -277,6 +277,14 @@ def _sweep(add: Add) -> None:
     _many(verb)
     verb.add_argument("--shard", type=_part, metavar="I/N", help="compute every N-th point from the I-th on (1 to N), for jobs of an array")
     _out_folder(verb, "the answers, one file a point, into a folder of their own, new or of an earlier sweep")
+
+
+def _explore(add: Add) -> None:
+    verb = add("explore", "search fields of a spec for the best trade-offs of error, accuracy, power, energy, latency and area")
+    verb.add_argument("file", metavar="FILE.toml", help="network, inputs, spec, space, objectives and constraints (docs: files)")
+    verb.add_argument("--trials", type=_natural, metavar="N", help="trials in all; more than before goes on")
+    _many(verb)
+    _out_folder(verb, "the search's journal and answers into a folder of its own, new or of the same search")
 
 
 def _many(verb: argparse.ArgumentParser) -> None:

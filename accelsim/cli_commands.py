@@ -494,8 +494,14 @@ def _train(options: argparse.Namespace) -> int:
     return train(options)
 
 
+def _explore(options: argparse.Namespace) -> int:
+    from accelsim.cli_sweep import explore_verb
+
+    return explore_verb(options)
+
+
 VERBS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "demo": _demo, "inspect": _inspect, "spec": _spec, "predict": _predict, "validate": _validate, "optimize": _optimize,
     "simulate": _simulate, "evaluate": _evaluate, "devices": _devices, "memory": _memory, "cite": _cite, "fit": _fit, "diff": _diff,
-    "report": _report, "sweep": _sweep, "collect": _collect, "explain": _explain, "train": _train,
+    "report": _report, "sweep": _sweep, "collect": _collect, "explore": _explore, "explain": _explain, "train": _train,
 }  # fmt: skip

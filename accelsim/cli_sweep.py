@@ -1,4 +1,4 @@
-"""The verbs that ask many questions: sweep, collect."""
+"""The verbs that ask many questions: sweep, collect, explore."""
 
 import argparse
 import time
@@ -7,14 +7,13 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from accelsim.accelerator import Accelerator
 from accelsim.cli_answers import FINE, INTERRUPTED, NO, answer, check_out
 from accelsim.cli_inputs import load_network, samples_for, seed_of
 from accelsim.cli_terminal import Line, say
 from accelsim.report.sweep_report import SweepReport
-from accelsim.sweeping.sweep_file import SweepFile, read_sweep_file
+from accelsim.sweeping.sweep_file import OF_SEARCH, SweepFile, read_sweep_file
 from devices.base.errors import AccelsimError, RunFolderError, SpecError
 from workloads.network import Network
 from workloads.samples import Samples
@@ -121,6 +120,36 @@ def _draw(report: SweepReport, options: argparse.Namespace) -> None:
         raise RunFolderError(f"--plot: cannot write {options.plot}: {error}; give a name that ends in .png, in a writable place") from error
 
 
+def explore_verb(options: argparse.Namespace) -> int:
+    """Answer `accelsim explore FILE`."""
+    from accelsim.exploring.explore import explore
+
+    file = read_sweep_file(options.file, known=OF_SEARCH)
+    given = dict(file.asked)
+    if "space" not in given:
+        raise SpecError(f"{options.file}: space: missing; need a table [space] of paths with ranges or choices")
+    if options.trials is not None:
+        given["n_trials"] = options.trials
+    asked = asked_of(options, file, needs_samples=True)
+    assert asked.samples is not None
+    line = Line()
+    with executor_of(options) as (executor, workers):
+        report = explore(
+            asked.network, asked.accelerator, asked.samples, seed=asked.seed, calibration=asked.calibration, out=asked.out,
+            executor=executor, workers=workers, progress=lambda n, of: line.tell(f"explore: {n} of {of} trials"), **given,
+        )  # fmt: skip
+    line.close()
+    for text in report.provenance.warnings:
+        say(f"note: {text}")
+    if asked.out is not None:
+        say(f"note: `optuna-dashboard {asked.out}/journal.log` shows the study")
+    answer(options, text=str(report), record=report.to_json_dict())
+    if report.stopped_by == "interrupt":
+        say("accelsim: interrupted" + ("; the same command goes on where it stopped" if asked.out is not None else ""))
+        return INTERRUPTED
+    return FINE if report.front else NO
+
+
 @contextmanager
 def executor_of(options: argparse.Namespace) -> Iterator[tuple[Executor | None, int | None]]:
     """Give the executor of a Dask cluster and its number of workers, or the number of processes to start."""
@@ -168,6 +197,3 @@ def duration(seconds: float) -> str:
     if seconds < 90.0:
         return f"{seconds:.0f} s"
     return f"{seconds / 60.0:.0f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.1f} h"
-
-
-VERBS: dict[str, Any] = {"sweep": sweep_verb, "collect": collect_verb}

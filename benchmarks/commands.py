@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, bound, factor, growth, headline, normals, sobol, sweep, timing, torch_peer, trials, wires
+from benchmarks import accuracy, bound, factor, growth, headline, normals, sobol, sweep, sweeps, timing, torch_peer, trials, wires
 from benchmarks.tables import shown_table, updated
 from validation.networks import DataMissingError
 from validation.tables import Row
@@ -83,6 +83,12 @@ def _sweep(options: Options) -> None:
             name, n_images=options.images, error_rel=options.error_rel, clip=clip))))  # fmt: skip
 
 
+def _sweeps(options: Options) -> None:
+    """A sweep of 1,000 predictions of fashion_cnn on every executor: bits, throughput, efficiency, a kill."""
+    for row in sweeps.rows():
+        _keep(options.out / "sweeps.csv", [row], key=("way",))
+
+
 def _accuracy(options: Options) -> None:
     """Predicted accuracy beside Monte-Carlo's, 1,000 images, over noise."""
     for name in options.networks or accuracy.NETWORKS:
@@ -119,6 +125,7 @@ TABLES: dict[str, Callable[[Options], None]] = {
     "threads": _threads,
     "headline": _headline,
     "sweep": _sweep,
+    "sweeps": _sweeps,
     "accuracy": _accuracy,
     "factor": _factor,
     "sobol": _sobol,

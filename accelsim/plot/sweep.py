@@ -29,7 +29,7 @@ def plot_lines(
     for colour, (name, values) in zip(COLOURS, series.items()):
         ax.plot(places, values, color=colour, linewidth=1.8, marker="o", markersize=4.5, label=plain(name), zorder=3)
     _name_axis(ax.xaxis, x, x_name)
-    _name_value(ax, np.concatenate([np.asarray(v, dtype=float) for v in series.values()]), y_name)
+    name_value_axis(ax.yaxis, np.concatenate([np.asarray(v, dtype=float) for v in series.values()]), y_name)
     light_frame(ax)
     if legend:
         ax.legend(title=plain(legend), frameon=False, fontsize=9, title_fontsize=9, loc="best")
@@ -62,7 +62,7 @@ def plot_dots(
     known = np.isfinite(values)
     if y is None:
         ax.plot(_places(x)[known], values[known], "o", color=BLUE, markersize=5, alpha=0.8, zorder=3)
-        _name_value(ax, values, value_name)
+        name_value_axis(ax.yaxis, values, value_name)
     else:
         ax.plot(_places(x)[~known], _places(y)[~known], "x", color=GREY, markersize=5, zorder=2)
         drawn = ax.scatter(_places(x)[known], _places(y)[known], c=values[known], cmap=MAP, norm=_norm(values[known]), s=36, zorder=3)
@@ -124,12 +124,13 @@ def _name_axis(axis: "Axis", values: Sequence[Any], name: str) -> None:
     _format(axis, name)
 
 
-def _name_value(ax: "Axes", values: NDArray, name: str) -> None:
+def name_value_axis(axis: "Axis", values: NDArray, name: str) -> None:
+    """Name an axis of numbers, logarithmic where they differ much, with the unit that the name declares."""
     finite = values[np.isfinite(values)]
-    if len(finite) and bool((finite > 0.0).all()):
-        ax.set_yscale(scale_for(finite))
-    ax.set_ylabel(short(name))
-    _format(ax.yaxis, name)
+    if len(finite) and bool((finite > 0.0).all()) and scale_for(finite) == "log":
+        axis._set_axes_scale("log")  # type: ignore[attr-defined]  # what set_xscale and set_yscale call
+    axis.set_label_text(short(name))
+    _format(axis, name)
 
 
 def _format(axis: "Axis", name: str) -> None:

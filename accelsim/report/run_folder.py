@@ -29,6 +29,7 @@ from accelsim.report.design_report import DesignReport
 from accelsim.report.diagnosis import Diagnosis
 from accelsim.report.drawing import drawn
 from accelsim.report.evaluation import Evaluation
+from accelsim.report.explore_report import ExploreReport
 from accelsim.report.files import MAX_TEXT_BYTES, csv_text, read_json
 from accelsim.report.record_codec import arrays_of, decoded, encoded
 from accelsim.report.records import ErrorReport, TrialReport
@@ -41,7 +42,7 @@ from workloads.samples import DAMAGED
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_REPORTS = (ErrorReport, TrialReport, DesignReport, TimeReport, Evaluation, SweepReport, Diagnosis)
+_REPORTS = (ErrorReport, TrialReport, DesignReport, TimeReport, Evaluation, SweepReport, ExploreReport, Diagnosis)
 KINDS: Mapping[str, type[Report]] = {report.kind: report for report in _REPORTS}
 MAX_ARRAY_BYTES = 2**30
 HEADER_BYTES = 2**16

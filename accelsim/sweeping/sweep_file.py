@@ -32,7 +32,8 @@ _COMMON: Mapping[str, type] = {
 }  # fmt: skip
 OF_SWEEP: Mapping[str, type] = {**_COMMON, "design": str, "n_points": int, "axes": dict, "points": list}
 OF_SEARCH: Mapping[str, type] = {
-    **_COMMON, "space": dict, "objectives": list, "constraints": list, "n_trials": int, "batch": int, "sampler": str, "scales": str,
+    **{name: kind for name, kind in _COMMON.items() if name != "run"}, "space": dict, "objectives": list, "constraints": list,
+    "n_trials": int, "batch": int, "sampler": str, "scales": str,
 }  # fmt: skip
 _OF_FILE = ("schema", "network", "inputs", "calibration", "spec", "set", "seed", "out")
 _WORDS = {int: "a whole number", str: "text in quotes", list: "a list", dict: "a table"}

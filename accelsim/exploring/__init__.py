@@ -1,0 +1,1 @@
+"""Searching the fields of a spec for the best trade-offs."""

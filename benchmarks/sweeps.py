@@ -1,0 +1,149 @@
+"""A sweep of 1,000 predictions on every executor: the same bits, what the machinery costs, and a kill in the middle.
+
+Efficiency is the CPU time of the bare `place` and `predict` calls over that of the whole sweep, parent and workers together, their start
+and compilation included; CPU time, because the machine may have other work.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelsim import Accelerator, Span, SweepReport, load_embedded, place, predict, sweep
+from validation.tables import Row
+
+SEED, N_IMAGES, N_WORKERS = 7, 32, 2
+AXES = {
+    "cell.programming.error_rel": Span(low=0.0005, high=0.002, n=20, scale="log"),
+    "mapping.g_used_siemens": Span(low="10 uS", high="25 uS", n=50),
+}
+N_POINTS, N_BARE = 1000, 100
+
+
+def asked(**how: Any) -> SweepReport:
+    """Return the sweep, computed as `how` says."""
+    network, samples = load_embedded("fashion_cnn")
+    images = samples[64 : 64 + N_IMAGES]
+    return sweep(network, Accelerator.preset("memse"), images, seed=SEED, axes=AXES, calibration=samples[:64], **how)
+
+
+def rows() -> Iterator[Row]:
+    """Yield a row for each way to compute the sweep, and one of a sweep that was killed."""
+    bare_s = N_POINTS * _bare_s()
+    for name, made in WAYS.items():
+        try:
+            yield _row(name, made, bare_s)
+        except ImportError as error:
+            print(f"\n{name}: left out: {error}")
+    yield _killed(bare_s)
+
+
+def _bare_s() -> float:
+    """Return the CPU time of a point without a sweep, the mean over every tenth point."""
+    network, samples = load_embedded("fashion_cnn")
+    images, calibration = samples[64 : 64 + N_IMAGES], samples[:64]
+    chips = [Accelerator.preset("memse").with_set(*_settings(i)) for i in range(0, N_POINTS, N_POINTS // N_BARE)]
+    predict(place(network, chips[0], calibration=calibration), images, seed=SEED)  # compiles
+    started = time.process_time()
+    for chip in chips:
+        predict(place(network, chip, calibration=calibration), images, seed=SEED)
+    return (time.process_time() - started) / len(chips)
+
+
+def _settings(i: int) -> tuple[str, str]:
+    error_rel = 0.0005 * 4.0 ** ((i // 50) / 19.0)
+    return f"cell.programming.error_rel={error_rel!r}", f"mapping.g_used_siemens={10e-6 + 15e-6 * (i % 50) / 49.0!r}"
+
+
+def _row(name: str, made: Callable[[], Any], bare_s: float) -> Row:
+    started, wall = _cpu_s(), time.perf_counter()
+    with made() as how:
+        report = asked(**how)
+    used = _cpu_s() - started
+    return _line(name, report, used, time.perf_counter() - wall, bare_s)
+
+
+def _line(name: str, report: SweepReport, used_s: float, wall_s: float, bare_s: float) -> Row:
+    return {
+        "way": name, "points": str(len(report.done)), "cpu_s": f"{used_s:.1f}", "points_per_cpu_s": f"{len(report.done) / used_s:.1f}",
+        "efficiency": f"{bare_s / used_s:.3f}", "wall_s": f"{wall_s:.0f}", "counts": report.counts, "answers_sha256": _digest(report)[:16],
+    }  # fmt: skip
+
+
+def _digest(report: SweepReport) -> str:
+    return hashlib.sha256(json.dumps([point.answer for point in report.points]).encode()).hexdigest()
+
+
+def _cpu_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+@contextmanager
+def _here() -> Iterator[dict[str, Any]]:
+    yield {}
+
+
+@contextmanager
+def _threads() -> Iterator[dict[str, Any]]:
+    with ThreadPoolExecutor(N_WORKERS) as executor:
+        yield {"executor": executor}
+
+
+@contextmanager
+def _processes() -> Iterator[dict[str, Any]]:
+    yield {"workers": N_WORKERS}
+
+
+@contextmanager
+def _loky() -> Iterator[dict[str, Any]]:
+    import loky
+
+    executor: Executor = loky.ProcessPoolExecutor(N_WORKERS)
+    yield {"executor": executor}
+    executor.shutdown(wait=True)
+
+
+@contextmanager
+def _dask() -> Iterator[dict[str, Any]]:
+    import distributed
+
+    with (
+        distributed.LocalCluster(n_workers=N_WORKERS, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield {"executor": client.get_executor(), "workers": N_WORKERS}
+
+
+WAYS: dict[str, Callable[[], Any]] = {"here": _here, "threads": _threads, "processes": _processes, "loky": _loky, "dask": _dask}
+
+
+def _killed(bare_s: float) -> Row:
+    """Kill a sweep on processes at about a third, look at what it left, and go on."""
+    folder = Path(tempfile.mkdtemp())
+    call = f"asked(workers={N_WORKERS}, out={str(folder / 'grid')!r})"
+    script = f"from benchmarks.sweeps import asked\nif __name__ == '__main__':\n    {call}\n"
+    (folder / "script.py").write_text(script, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    running = subprocess.Popen([sys.executable, str(folder / "script.py")], env=environment)
+    while len(list((folder / "grid" / "points").glob("*.json"))) < N_POINTS // 3:
+        time.sleep(0.05)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    started, wall = _cpu_s(), time.perf_counter()
+    report = asked(workers=N_WORKERS, out=folder / "grid")
+    used = _cpu_s() - started
+    shutil.rmtree(folder)
+    rest = bare_s * report.n_computed / N_POINTS
+    return _line("killed, then resumed", report, used, time.perf_counter() - wall, rest)
