@@ -33,6 +33,14 @@ class ReadConduction:
         full = self.law.shapes(np.full(1, self.v_read_v))
         return (1.0, *(float(shape[0]) / self.v_read_v for shape in full[1:]))
 
+    def held(self, drive: Values) -> Values:
+        """Return relative drives as drivers give them: at most the law's `limit_v`, where it has one."""
+        limit = getattr(self.law, "limit_v", None)
+        if limit is None:
+            return drive
+        most = drive.dtype.type(limit / self.v_read_v)
+        return np.minimum(np.maximum(drive, -most), most)
+
     def terms(self, conductance_siemens: Values) -> tuple[Values, ...]:
         """Return C_k, siemens."""
         return tuple(c * np.asarray(s, c.dtype) for c, s in zip(self.law.terms(conductance_siemens), self._scales(), strict=True))
@@ -43,13 +51,14 @@ class ReadConduction:
 
     def shapes(self, drive: Values) -> tuple[Values, ...]:
         """Return h_k of relative drives, in their shape and type."""
-        volts = drive * np.asarray(self.v_read_v, drive.dtype)
+        volts = self.held(drive) * np.asarray(self.v_read_v, drive.dtype)
         over = [np.asarray(self.v_read_v * s, drive.dtype) for s in self._scales()]
         return tuple((f / o).astype(drive.dtype, copy=False) for f, o in zip(self.law.shapes(volts), over, strict=True))
 
     def shape_slopes(self, drive: Values) -> tuple[Values, ...]:
-        """Return dh_k/du, in the shape and type of the drives."""
-        slopes = self.law.shape_slopes(drive * np.asarray(self.v_read_v, drive.dtype))
+        """Return dh_k/du, in the shape and type of the drives; none where drivers give no more."""
+        held = self.held(drive)
+        slopes = (slope * (held == drive) for slope in self.law.shape_slopes(held * np.asarray(self.v_read_v, drive.dtype)))
         return tuple((f / np.asarray(s, drive.dtype)).astype(drive.dtype, copy=False) for f, s in zip(slopes, self._scales(), strict=True))
 
     def mean_terms(self, mean_siemens: Values, variance_siemens2: Values) -> tuple[Values, ...]:
@@ -96,7 +105,7 @@ class Conducting:
 
     def power_drive(self, drive: Values) -> Values:
         """Return the relative drive whose square draws as much power from an ohmic cell."""
-        return np.sqrt(np.maximum(drive * _weighed(self.power_weights, self.read.shapes(drive)), 0.0))
+        return np.sqrt(np.maximum(self.read.held(drive) * _weighed(self.power_weights, self.read.shapes(drive)), 0.0))
 
     def current_drive(self, drive: Values) -> Values:
         """Return the relative drive at which ohmic cells conduct as much, on average."""

@@ -17,6 +17,8 @@ from devices.base.errors import SpecError
 from devices.base.toml_codec import about, check_types, raise_faults
 from devices.law import ConductionLaw, Values
 
+MOST_V0 = 60.0
+"""Times v0 beyond which a current is no answer: 1e26 times the ohmic one."""
 _MEASURED = about("Voltage at which a cell's conductance is its current over the voltage.", above=0.0, absent="small voltages")
 
 
@@ -30,6 +32,7 @@ class SinhConduction(ConductionLaw):
 
     kind: ClassVar[str] = "sinh"
     v0_v: float = field(metadata=about("Voltage beyond which the current rises exponentially.", above=0.0))
+    limit_v: float | None = field(default=None, metadata=about("Highest voltage that drivers give.", above=0.0, absent="any"))
     measured_at_v: float | None = field(default=None, metadata=_MEASURED)
 
     def __post_init__(self) -> None:
@@ -43,6 +46,12 @@ class SinhConduction(ConductionLaw):
         return 1.0 if at is None else float(np.sinh(at / self.v0_v) * self.v0_v / at)
 
     def shapes(self, voltage_v: Values) -> tuple[Values, ...]:
+        largest = float(np.max(np.abs(voltage_v), initial=0.0))
+        if largest > MOST_V0 * self.v0_v:
+            raise SpecError(
+                f"cell.conduction: rows would be driven with {largest:.3g} V, where sinh(v / {self.v0_v:g} V) is beyond any cell: inputs "
+                "outside of the calibrated range grow from layer to layer; limit the drive by a [drive.dac] or cell.conduction.limit_v"
+            )
         return (np.sinh(voltage_v / self.v0_v) * (self.v0_v / self._scale()),)
 
     def shape_slopes(self, voltage_v: Values) -> tuple[Values, ...]:

@@ -100,6 +100,15 @@ def test_mean_terms_of_cells_that_err_are_those_of_samples() -> None:
     assert abs(read.terms(np.full(1, mean))[1][0] - drawn[1].mean()) > 10.0 * error
 
 
+def test_drivers_give_no_more_than_their_limit_and_voltages_beyond_any_cell_are_refused() -> None:
+    read, u = ReadConduction(law=SinhConduction(v0_v=0.1, limit_v=0.3), v_read_v=0.2), np.array([-5.0, -1.0, 1.0, 1.4, 5.0])
+    held = read.shapes(u)[0]
+    assert held[0] == -held[-1] == pytest.approx(-0.1 * np.sinh(3.0) / 0.2)
+    np.testing.assert_array_equal(read.shape_slopes(u)[0] > 0.0, [False, True, True, True, False])
+    with pytest.raises(SpecError, match=r"driven with 100 V.*limit_v"):
+        ReadConduction(law=SinhConduction(v0_v=0.1), v_read_v=0.2).shapes(np.array([500.0]))
+
+
 def test_a_curve_that_falls_is_refused() -> None:
     with pytest.raises(SpecError, match="limit_v"):
         PolynomialConduction(coefficients=(-2.0,), limit_v=0.5)

@@ -10,6 +10,8 @@ from accelsim.sampling.monte_carlo import monte_carlo
 from accelsim.sampling.programmings import Programmer
 from devices.base.errors import SpecError
 from devices.converter_cost import DacModel
+from devices.state_dependent import PolynomialError
+from devices.wires import effective_matrix
 from tests.digits import digits_network, digits_plan, digits_samples
 from workloads.zoo import load_embedded_network, load_embedded_samples
 
@@ -133,3 +135,41 @@ def test_energy_rises_steadily_with_what_is_stored() -> None:
         chip = Accelerator.preset("memse", set=(f"mapping.g_used_siemens={g}", "cell.programming=none"))
         powers.append(predict(place(digits_network("cnn"), chip, calibration=IMAGES), IMAGES, seed=1).read_power_w)
     np.testing.assert_allclose(powers / used, powers[0] / used[0], rtol=1e-6)
+
+
+def test_as_many_cells_are_stuck_as_was_asked() -> None:
+    """NeuroSim V1.5: asking for 1 % stuck low gives 0.01 %, and 1 % of each gives 0.02 % and 1.98 %."""
+    stuck = "cell.stuck={kind='stuck_at',low_p=0.01,high_p=0.01,low_siemens=0.0,high_siemens=25e-6}"
+    cells = [
+        part.ravel()
+        for trial in range(20)
+        for of in Programmer(digits_plan("cnn", stuck, "cell.programming=none"), seed=1).draw(trial).cells.values()
+        for part in of
+    ]
+    targets = [part.ravel() for layer in digits_plan("cnn", "cell.programming=none").layers for part in layer.site.targets()] * 20
+    stored, wanted = np.concatenate(cells), np.concatenate(targets)
+    for value in (0.0, 25e-6):
+        could = np.abs(wanted - value) > 1e-9  # cells that are there anyway cannot be told apart
+        share, n = float(np.mean(np.abs(stored[could] - value) < 1e-12)), int(could.sum())
+        assert share == pytest.approx(0.01, abs=4.0 * np.sqrt(0.01 / n)), value
+
+
+def test_word_and_bit_lines_are_not_exchanged() -> None:
+    """CrossSim once had them so (issue 18): a resistive bit line takes most from rows far from its end, a word line from such columns."""
+    g = np.full((8, 8), 20e-6)
+    bit, word = (effective_matrix(g, word_ohm=w, bit_ohm=b) for w, b in ((0.0, 100.0), (100.0, 0.0)))
+    assert np.all(np.diff(bit, axis=0) > 0.0)
+    np.testing.assert_allclose(np.diff(bit, axis=1), 0.0, atol=1e-18)
+    assert np.all(np.diff(word, axis=1) < 0.0)
+    np.testing.assert_allclose(np.diff(word, axis=0), 0.0, atol=1e-18)
+
+
+def test_two_fits_of_one_figure_say_that_they_disagree() -> None:
+    """Three times at zero, half as much again at the top: both are there, each with its source, and differ as published."""
+    stds = []
+    for name in ("rram_wan_a", "rram_wan_b"):
+        cell = Accelerator.preset(name).cell
+        assert cell.source
+        assert isinstance(cell.programming, PolynomialError)
+        stds.append(cell.programming.std_siemens(np.array([0.0, 39.26e-6]), cell.g_max_siemens))
+    np.testing.assert_allclose(stds[1] / stds[0], [3.0, 1.5], rtol=0.06)

@@ -45,6 +45,12 @@ PARTS: tuple[Callable[[random.Random], Settings], ...] = (
     lambda _: ["mapping.bias=device"],
     lambda _: ["cell.g_min_siemens=1e-6"],
     lambda _: ["mapping.precompensate=true"],
+    lambda choose: [choose.choice([
+        "cell.conduction={kind='sinh',v0_v=0.2,measured_at_v=0.2,limit_v=0.3}",
+        "cell.conduction={kind='polynomial',coefficients=[0.0,4.0],limit_v=0.2}",
+    ])],
+    lambda _: ["cell.drift={kind='relaxation',shift_siemens=-2e-8,spread_siemens=1e-7,widening_siemens=1e-8,t_s=3600}"],
+    lambda _: ["sense.adc={kind='uniform',n_bits=7,range='max',range_per='tile'}", "mapping.array.n_rows=12"],
     lambda _: ["cell.stuck={kind='stuck_at',low_p=0.001,high_p=0.0003,low_siemens=0.0,high_siemens=25e-6}"],
 )
 QUICK, ALL = range(8), range(8, 60)

@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from validation.chips import NETWORKS as CHIP_NETWORKS
+from validation.chips import chip_table
 from validation.networks import DataMissingError
 from validation.specs import NETWORKS, spec_table
 from validation.specs import judged as judged_specs
@@ -16,7 +18,7 @@ from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, agreement_table,
 def main(arguments: list[str] | None = None) -> int:
     """Make the tables; return 0 when every cell is within its bar."""
     parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
-    tables = ("agreement", "deep", "specs", "memory", "memory_training", "pipecnn", "mnsim", "neurosim")
+    tables = ("agreement", "deep", "specs", "chips", "memory", "memory_training", "pipecnn", "mnsim", "neurosim")
     parser.add_argument("table", nargs="?", choices=tables, default=tables[0], help="which table (default agreement)")
     parser.add_argument("--out", type=Path, default=Path("docs/tables"), help="folder of the tables (default docs/tables)")
     parser.add_argument("--networks", nargs="+", help="only these of the table's networks")
@@ -29,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _specs(chosen.out, chosen.networks)
     if chosen.table == "memory_training":
         return _memory_training(chosen.out, chosen.networks, quick=chosen.quick, work=chosen.work)
+    if chosen.table == "chips":
+        return _chips(chosen.out, chosen.networks)
     if chosen.table in ("pipecnn", "mnsim", "neurosim"):
         return _published(chosen.table, chosen.out)
     name, studies = f"{chosen.table}.csv", DEEP if chosen.table == "deep" else AGREEMENT
@@ -77,6 +81,14 @@ def _memory_training(out: Path, data: list[str] | None, *, quick: bool, work: Pa
     for what, of in verdict.items():
         print(f"{what}: {of}")
     return 0 if all(of["reached"] for of in verdict.values()) else 1
+
+
+def _chips(out: Path, networks: list[str] | None) -> int:
+    """Make the table of whole chips; it has no bar, but every prediction in it should call itself valid."""
+    chosen = tuple(networks or CHIP_NETWORKS)
+    rows = resumed_table(out / "chips.csv", chip_table, tell=lambda line: print(line, flush=True), n_rows=1, networks=chosen)
+    print(f"not_valid: {[row['cell'] for row in rows if str(row['valid']) != 'True']}")
+    return 0
 
 
 def _published(table: str, out: Path) -> int:
