@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
+import numpy as np
+
 from accelsim import spec
 from accelsim.chip import Chip
 from devices import catalog
@@ -26,13 +28,14 @@ from devices.base.toml_codec import (
     decode,
     entries,
     joined,
+    kind_of,
     raise_faults,
     shown,
     to_table,
     value_text,
     write_lines,
 )
-from devices.law import CellLaw, ConductionLaw, ConverterLaw, ReadLaw
+from devices.law import MAX_ERROR_REL, CellLaw, ConductionLaw, ConverterLaw, ReadLaw
 from devices.weight_encoding import Encoding
 from devices.writing import WriteVerify
 
@@ -96,6 +99,9 @@ def _converters() -> dict[str, type]:
 
 SMALLEST, LARGEST = 1e-15, 1e15
 """What a physical quantity of a spec may be, in SI: no device leaves this, and its square is a float32."""
+
+
+N_STATES_CHECKED = 65
 
 
 def _check_numbers(record: object) -> None:
@@ -167,6 +173,24 @@ class Cell:
             raise SpecError(f"need 0 <= g_min_siemens < g_max_siemens, got {self.g_min_siemens:g} S and {self.g_max_siemens:g} S")
         if self.write_verify is not None and self.programming is None:
             raise SpecError("write_verify: needs a cell.programming: the error of a single write, which it makes smaller")
+        raise_faults([line for name in ("programming", "device_to_device") for line in self._too_wide(name)])
+
+    def _too_wide(self, name: str) -> list[str]:
+        """Return the fault of a law whose standard deviation is beyond MAX_ERROR_REL of the range somewhere in it."""
+        from devices.programming import GaussianError  # Numba is slow to import
+
+        law = getattr(self, name)
+        if not isinstance(law, GaussianError):
+            return []
+        states = np.linspace(self.g_min_siemens, self.g_max_siemens, N_STATES_CHECKED)
+        with np.errstate(over="ignore", invalid="ignore"):
+            largest = float(np.max(law.std_siemens(states[states > 0.0], self.g_max_siemens)))
+        if largest <= MAX_ERROR_REL * self.g_max_siemens:
+            return []
+        return [
+            f"{name}: {kind_of(law)}: the standard deviation reaches {largest:.3g} S within the range; "
+            f"need at most {MAX_ERROR_REL:g} times g_max_siemens, {self.g_max_siemens:g} S"
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,10 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from accelsim._version import __version__
-from accelsim.cli_terminal import say, show_warning
+from accelsim.cli_terminal import printable, say, show_warning
 from devices.base.errors import AccelsimError
 
 FINE, NO, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 70, 130
@@ -78,7 +79,7 @@ def _report_bug() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="accelsim", description="Error, time, energy and the best design of memristor DNN accelerators.", epilog=_EXITS
     )
     top.add_argument("--version", action="version", version=f"accelsim {__version__}")
@@ -97,6 +98,13 @@ def parser() -> argparse.ArgumentParser:
     for define in defined:
         define(add)
     return top
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, whose complaints repeat what was typed: without control characters."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def _demo(add: Add) -> None:

@@ -14,7 +14,7 @@ from accelsim.cli_answers import FINE, INTERRUPTED, NO, answer, check_out
 from accelsim.cli_inputs import budget_of, is_embedded, question, slicing_of
 from accelsim.cli_terminal import TrialProgress, say
 from accelsim.report.base import SCHEMA, Report, clean, columns_table
-from devices.base.errors import NetworkError, RunFolderError, SpecError
+from devices.base.errors import NetworkError, RunFolderError, SpecError, told_of
 from workloads.zoo import embedded_path
 
 if TYPE_CHECKING:
@@ -430,8 +430,9 @@ def _fit(options: argparse.Namespace) -> int:
     for flag in ("out", "plot"):
         _check_new(getattr(options, flag), flag=flag)
     data = read_measurements(options.data)
-    fit = fit_law(data, kind=options.kind, degree=options.degree)
-    toml = cell_toml(data, fit, name=stem_of(options.out, data))
+    with told_of(Path(options.data)):
+        fit = fit_law(data, kind=options.kind, degree=options.degree)
+        toml = cell_toml(data, fit, name=stem_of(options.out, data))
     if options.plot is not None:
         _draw_fit(fit, Path(options.plot))
     if options.out is not None:

@@ -9,7 +9,8 @@ from accelsim.accelerator import Accelerator
 from accelsim.cli_terminal import say
 from accelsim.design import Design
 from accelsim.placement import Plan, place
-from devices.base.errors import RunFolderError, SamplesError, SpecError, no_file
+from accelsim.report.run_folder import check_inside
+from devices.base.errors import RunFolderError, SamplesError, SpecError, no_file, told_of
 from devices.base.quantity import parse_quantity
 from workloads.network import Network
 from workloads.onnx_reader import FOLD_LIMIT_BYTES, load_onnx
@@ -39,7 +40,8 @@ def question(options: argparse.Namespace) -> Question:
     samples, calibration = _samples(options, network)
     plan = place(network, accelerator, calibration=calibration)
     if options.design is not None:
-        plan = _designed(plan, _design(options.design, plan), calibration)
+        with told_of(Path(options.design)):
+            plan = _designed(plan, _design(options.design, plan), calibration)
     return Question(plan=plan, samples=samples, seed=seed_of(options), calibration=calibration)
 
 
@@ -157,6 +159,7 @@ def _design(source: str, plan: Plan) -> Design:
     path = Path(source)
     if path.is_dir():
         path = path / "design.toml"
+        check_inside(path)
         if not path.is_file():
             raise RunFolderError(f"{source} holds no design.toml; give the run folder of an `accelsim optimize` that found a design")
     design = Design.from_toml(path)

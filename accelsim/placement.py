@@ -268,7 +268,7 @@ def check_magnitude(values: Array | float, *, what: str) -> None:
     largest = float(np.max(np.abs(values)))
     if not largest <= MAX_MAGNITUDE:
         raise SamplesError(
-            f"{what} of the network reach {largest:.3g}; need at most {MAX_MAGNITUDE:g}; normalize the samples as in training, "
+            f"{what} reach {largest:.3g}; need at most {MAX_MAGNITUDE:g}; normalize the samples as in training, "
             "and look for weights that are too large"
         )
 
@@ -290,10 +290,13 @@ def _largest_inputs(graph: Network, calibration: Samples) -> dict[int, float]:
             largest[i] = float(np.maximum(largest[i], np.max(np.abs(inputs[0]))))  # NaN stays
         return graph.nodes[i].operator.forward(*inputs)
 
-    for chunk in image_chunks(calibration):
-        walk(graph, chunk, apply=watch)
+    with np.errstate(over="ignore", invalid="ignore"):  # told below, by layer
+        for chunk in image_chunks(calibration):
+            walk(graph, chunk, apply=watch)
     for i, node in graph.matrix_layers():
-        check_magnitude(largest[i], what=f"inputs of layer {node.name!r}")
+        weights = node.operator.weights  # type: ignore[attr-defined]
+        check_magnitude(max(float(weights.max()), -float(weights.min())), what=f"weights of layer {node.name!r} of {graph.name}")
+        check_magnitude(largest[i], what=f"inputs of layer {node.name!r} of {graph.name}, on the calibration samples,")
     return largest
 
 

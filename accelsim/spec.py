@@ -36,6 +36,8 @@ def _load(source: str | Path, *, folder: Path, chain: tuple[str, ...]) -> tuple[
         text, key, place = catalog.text(source), source, None
     else:
         path = folder / source
+        if chain:
+            _refuse_other_files(str(source), path)
         _refuse_unknown(source, path)
         text = read_text(path)
         key, place = str(path.resolve()), path.parent
@@ -47,6 +49,16 @@ def _load(source: str | Path, *, folder: Path, chain: tuple[str, ...]) -> tuple[
     table = parse_toml(text, origin=origin)
     table.setdefault("name", Path(source).stem)
     return _with_base(table, origin=origin, folder=place, chain=(*chain, key))
+
+
+def _refuse_other_files(used: str, path: Path) -> None:
+    """Refuse a `use` of what is no spec, by its name and by where links lead: a spec from elsewhere must not make us read other files."""
+    try:
+        leads_to = path.resolve().suffix
+    except (OSError, RuntimeError, ValueError):
+        return  # no such file, which is told next
+    if not used.endswith(".toml") or leads_to != ".toml":
+        raise SpecError(f"use: {shown(used)}: need the name of a preset, or of a spec file that ends in .toml")
 
 
 def _refuse_unknown(source: str | Path, path: Path) -> None:

@@ -223,8 +223,9 @@ def _if(path: Path) -> Path:
     branch = helper.make_graph(
         [helper.make_node("Relu", ["r"], ["b"])], "b", [], [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)]
     )
-    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)]
-    return _net(path, nodes, {"c": np.array(True)})
+    chosen = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Greater", ["x", "c0"], ["c"]), chosen]
+    return _net(path, nodes, {"c0": np.array(0.5, np.float32)})
 
 
 def _huge_constant(path: Path) -> Path:

@@ -135,7 +135,7 @@ def test_a_pipe_is_not_waited_for(cli: Cli) -> None:
 
 def test_weights_whose_outputs_overflow_are_refused(cli: Cli) -> None:
     _gemm(Path("huge.onnx"), numpy_helper.from_array(np.full((3, 4), 3e38, np.float32), "w"))
-    _refused(_predict(cli, network="huge.onnx"), "outputs of the network reach inf")
+    _refused(_predict(cli, network="huge.onnx"), "weights of layer 'gemm_1' of huge reach 3e+38")
 
 
 def test_constant_weights_have_no_relative_error(cli: Cli) -> None:

@@ -17,7 +17,12 @@ from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, agreement_table,
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the tables; return 0 when every cell is within its bar."""
-    parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["fuzz"]:
+        from validation.fuzz.campaign import main as fuzz
+
+        return fuzz(given[1:], lambda line: print(line, flush=True))
+    parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__, epilog="`fuzz` has options of its own: fuzz --help")
     tables = ("agreement", "deep", "specs", "chips", "memory", "memory_training", "pipecnn", "mnsim", "neurosim")
     parser.add_argument("table", nargs="?", choices=tables, default=tables[0], help="which table (default agreement)")
     parser.add_argument("--out", type=Path, default=Path("docs/tables"), help="folder of the tables (default docs/tables)")

@@ -82,12 +82,12 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise NetworkError(f"{path.name} ({len(raw)} bytes) is not an ONNX file, or is truncated; export it again") from error
     if not model.HasField("graph") or not model.graph.node:
         raise NetworkError(f"{path.name} ({len(raw)} bytes) is not an ONNX file: it holds no graph; export it again")
-    if not all(isinstance(name, str) for name in _names(model.graph)):
+    if not all(isinstance(name, str) for name in names_in(model.graph)):
         raise NetworkError(f"{path.name} has names that are not text; the file is damaged")
     return model
 
 
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
+def names_in(graph: onnx.GraphProto) -> Iterator[str]:
     """Yield every name in a graph; protobuf gives bytes where one is not UTF-8."""
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
@@ -161,11 +161,15 @@ def _external(tensor: TensorProto, shape: tuple[int, ...], folder: Path) -> NDAr
         return np.frombuffer(file.read(n_bytes), dtype=dtype.newbyteorder("<") if dtype.kind in "iufb" else dtype).reshape(shape)
 
 
+MAX_LOCATION = 240
+"""Characters of a path to external data: a longer name no file system takes."""
+
+
 def _data_file(location: str, *, folder: Path, label: str) -> Path:
     """Return the external data file; only a regular file inside the model's folder is opened."""
     absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute() or PureWindowsPath(location).drive
-    if not location or absolute or "\0" in location:
-        raise NetworkError(f"{label} names the external file {location!r}; it must be a relative path inside the model's folder")
+    if not location or absolute or "\0" in location or len(location) > MAX_LOCATION:
+        raise NetworkError(f"{label} names the external file {location[:80]!r}; it must be a relative path inside the model's folder")
     home = folder.resolve()
     path = (home / location).resolve()
     if not path.is_relative_to(home):

@@ -22,6 +22,10 @@ MAX_ELEMENTS = 2**32
 """No value of one sample is larger: a file that declares more is damaged or hostile."""
 
 
+MAX_TOLD, MAX_SHOWN = 600, 120
+"""Characters of a message, and of a name in it: a file may hold lists and names of any length."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """An activation: the node that makes it and the shape of one sample; axis 0 of the ONNX value, the batch, is left out."""
@@ -35,7 +39,16 @@ class Tensor:
         return len(self.shape) + 1
 
 
-Value: TypeAlias = Tensor | NDArray
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """An activation with its axes in another order, the batch not first: good for being moved back, and for little else."""
+
+    base: Tensor
+    order: tuple[int, ...]
+    label: str
+
+
+Value: TypeAlias = Tensor | Moved | NDArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,11 +64,15 @@ class Call:
 
     def refuse(self, why: str) -> UnsupportedOperatorError:
         """Return the error for what is not supported: node, operator, opset and reason."""
-        return UnsupportedOperatorError(f"{self.label}: {self.op} (opset {self.opset}): {why}")
+        return UnsupportedOperatorError(self._told(why))
 
     def malformed(self, why: str) -> NetworkError:
         """Return the error for what no network should have."""
-        return NetworkError(f"{self.label}: {self.op} (opset {self.opset}): {why}")
+        return NetworkError(self._told(why))
+
+    def _told(self, why: str) -> str:
+        label, op = (text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..." for text in (self.label, self.op))
+        return f"{label}: {op} (opset {self.opset}): {why if len(why) <= MAX_TOLD else f'{why[:MAX_TOLD]}...'}"
 
     def attribute(self, name: str, default: Any = None) -> Any:
         return self.attributes.get(name, default)
@@ -69,6 +86,8 @@ class Call:
         value = self.inputs[i] if i < len(self.inputs) else None
         if isinstance(value, Tensor):
             return value
+        if isinstance(value, Moved):
+            raise self.refuse(f"it reads a value whose batch axis was moved by {value.label}; keep axis 0 first")
         raise self.refuse(f"input {i} must come from the network's input, but is {'absent' if value is None else 'constant'}")
 
     def constant(self, i: int) -> NDArray | None:
@@ -76,6 +95,8 @@ class Call:
         value = self.inputs[i] if i < len(self.inputs) else None
         if isinstance(value, Tensor):
             raise self.refuse(f"input {i} must be constant, but it is computed from the network's input")
+        if isinstance(value, Moved):
+            raise self.refuse(f"it reads a value whose batch axis was moved by {value.label}; keep axis 0 first")
         return value
 
     def numbers(self, i: int) -> NDArray:
@@ -172,7 +193,7 @@ class GraphBuilder:
             elif a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
                 continue
             else:
-                value = helper.get_attribute_value(a)
+                value = _attribute_value(a, proto)
                 found[a.name] = value.decode(errors="replace") if isinstance(value, bytes) else value
         return found
 
@@ -227,6 +248,16 @@ class GraphBuilder:
             if origin.endswith(".weight") and origin != ".weight":
                 return origin.removesuffix(".weight")
         return module_path(call.proto.name) or module_scope(call.proto)
+
+
+def _attribute_value(attribute: onnx.AttributeProto, proto: onnx.NodeProto) -> Any:
+    try:
+        return helper.get_attribute_value(attribute)
+    except ValueError:
+        label = f"node {proto.name or (proto.output[0] if proto.output else '?')!r}: {proto.op_type}"
+        raise NetworkError(
+            f"{label}: the attribute {attribute.name!r} has no value of its own; only functions have such, export without them"
+        ) from None
 
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"

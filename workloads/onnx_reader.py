@@ -3,6 +3,7 @@
 Axis 0 of the network's input is the batch, whatever size the file declares, and stays the batch throughout: images never meet.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -10,16 +11,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from devices.base.errors import NetworkError, UnsupportedOperatorError
+from devices.base.errors import NetworkError, UnsupportedOperatorError, told_of
 from workloads.network import INPUT, Network, Node, NodeIndex
-from workloads.onnx_files import DOMAINS, OnnxFile, read_onnx
-from workloads.onnx_graph import Call, GraphBuilder, Tensor, Value
+from workloads.onnx_files import DOMAINS, OnnxFile, names_in, read_onnx
+from workloads.onnx_graph import Call, GraphBuilder, Moved, Tensor, Value
 from workloads.onnx_rules import RULES
+from workloads.onnx_rules_shape import read_moved
 from workloads.onnx_shapes import Fold, fold
 from workloads.operators.base import Shape
 
 FOLD_LIMIT_BYTES = 64 * 2**20
 FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+MOVABLE = ("Transpose", "Gather", "GatherND")
+"""What may be done with a value whose batch axis is not the first."""
 MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, ZeroDivisionError, OverflowError, MemoryError)
 """What a rule may raise when a node does not keep to the standard; the user gets one NetworkError."""
 
@@ -41,12 +45,13 @@ def load_onnx(path: str | Path, *, input_shape: Shape | None = None, fold_limit_
     NetworkError
         The file is missing, damaged, unsafe, or asks for what no rule covers (UnsupportedOperatorError).
     """
-    file = read_onnx(Path(path))
-    entry = find_entry(file, input_shape)
-    build = start(file, entry, fold_limit_bytes=fold_limit_bytes)
-    for proto in file.graph.node:
-        read_node(build, proto)
-    return _network(build, entry)
+    with told_of(Path(path)):
+        file = read_onnx(Path(path))
+        entry = find_entry(file, input_shape)
+        build = start(file, entry, fold_limit_bytes=fold_limit_bytes)
+        for proto in file.graph.node:
+            read_node(build, proto)
+        return _network(build, entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Entry:
 
 def find_entry(file: OnnxFile, input_shape: Shape | None) -> Entry:
     """Return the only input that the graph reads."""
-    read = {name for node in file.graph.node for name in node.input}
+    read = set(_names_read(file.graph))
     free = [v for v in file.graph.input if v.name not in file.initializers]
     used = [v for v in free if v.name in read]
     if len(used) != 1:
@@ -79,6 +84,14 @@ def find_entry(file: OnnxFile, input_shape: Shape | None) -> Entry:
     if batch is not None:
         notes.append(f"the declared batch size {batch} was read as any batch size")
     return Entry(value.name, shape, batch, tuple(notes))
+
+
+def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield what nodes read, those in branches included."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _names_read(attribute.g)
 
 
 def _sample_shape(name: str, declared: list[int | None], given: Shape | None, notes: list[str]) -> Shape:
@@ -119,7 +132,7 @@ def read_node(build: GraphBuilder, proto: onnx.NodeProto) -> None:
         )
     call = build.call(proto)
     try:
-        outputs = _outputs(build, call)
+        outputs = _branch(build, call) if proto.op_type == "If" else _outputs(build, call)
     except MALFORMED as error:
         raise call.malformed(f"does not keep to the standard ({type(error).__name__}: {error}); export it again") from error
     if len(outputs) > len(proto.output):
@@ -128,8 +141,29 @@ def read_node(build: GraphBuilder, proto: onnx.NodeProto) -> None:
         build.values[name] = value
 
 
+def _branch(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Read the branch of an If whose condition is known: exporters write one where a shape decides."""
+    chosen = call.inputs[0] if call.inputs else None
+    if not isinstance(chosen, np.ndarray) or chosen.size != 1 or chosen.dtype.kind != "b":
+        raise call.refuse("its condition depends on the images, or is not known; export the branch that is taken alone")
+    wanted = "then_branch" if bool(chosen.ravel()[0]) else "else_branch"
+    graph = next((a.g for a in call.proto.attribute if a.name == wanted), None)
+    if graph is None or not all(isinstance(name, str) for name in names_in(graph)):
+        raise call.malformed(f"has no sound {wanted}")
+    for tensor in graph.initializer:
+        build.values[tensor.name] = build.file.array(tensor)
+    for proto in graph.node:
+        read_node(build, proto)
+    missing = [v.name for v in graph.output if v.name not in build.values]
+    if missing:
+        raise call.malformed(f"the {wanted} does not make {missing[0]!r}")
+    return tuple(build.values[v.name] for v in graph.output)
+
+
 def _outputs(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
-    constants = tuple(v for v in call.inputs if not isinstance(v, Tensor))
+    if call.inputs and isinstance(call.inputs[0], Moved) and call.op in MOVABLE:
+        return read_moved(build, call)
+    constants = tuple(v for v in call.inputs if not isinstance(v, Tensor | Moved))
     if len(constants) == len(call.inputs):
         folded = fold(Fold(call.op, call.opset, constants, call.attributes, build.fold_limit_bytes))
         if folded is not None:
@@ -153,6 +187,8 @@ def _network(build: GraphBuilder, entry: Entry) -> Network:
     """Return the finished network: the first output and what it needs."""
     outputs = build.file.graph.output
     value = build.values.get(outputs[0].name) if outputs else None
+    if isinstance(value, Moved):
+        raise NetworkError(f"{value.label}: Transpose (opset {build.file.opset}): it moves the batch axis of the output; keep axis 0 first")
     if not isinstance(value, Tensor) or value.index == INPUT:
         name = outputs[0].name if outputs else ""
         raise NetworkError(f"{build.file.path.name}: the output {name!r} is not computed from the input")

@@ -1,6 +1,7 @@
 """How ONNX nodes become operators: one rule an ONNX operator, listed in `RULES`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -17,15 +18,28 @@ from workloads.onnx_rules_matrix import (
     spatial_rank,
     window_pads,
 )
-from workloads.onnx_rules_merge import read_div, read_mul, read_neg, read_pow, read_sub, read_sum, same_rank
+from workloads.onnx_rules_merge import number, read_mul, read_neg, read_sub, read_sum, same_rank
+from workloads.onnx_rules_power import (
+    read_celu,
+    read_div,
+    read_greater,
+    read_pow,
+    read_reciprocal,
+    read_sqrt,
+    read_where,
+)
 from workloads.onnx_rules_shape import (
+    read_depth_to_space,
+    read_expand,
     read_flatten,
     read_gather,
+    read_gather_nd,
     read_pad,
     read_reshape,
     read_resize,
     read_shape,
     read_slice,
+    read_space_to_depth,
     read_split,
     read_squeeze,
     read_transpose,
@@ -33,12 +47,12 @@ from workloads.onnx_rules_shape import (
     reshaped,
 )
 from workloads.operators.base import Operator
-from workloads.operators.merge import Affine, Concat
+from workloads.operators.merge import Affine, Concat, Mul
 from workloads.operators.normalization import LRN, LogSoftmax, Softmax, Standardize
 from workloads.operators.piecewise import Abs, Clip, HardSigmoid, LeakyRelu, PRelu, Relu
 from workloads.operators.pooling import AveragePool, MaxPool, Window
 from workloads.operators.reduce import ReduceMax, ReduceMean, ReduceSum
-from workloads.operators.smooth import Elu, Erf, Exp, Gelu, HardSwish, Mish, Sigmoid, Softplus, Softsign, Tanh
+from workloads.operators.smooth import Elu, Erf, Exp, Gelu, HardSwish, Log, Mish, Power, Sigmoid, Softplus, Softsign, Tanh
 
 Rule = Callable[[GraphBuilder, Call], tuple[Value, ...]]
 FLOAT_LIMIT = 3.4e38
@@ -99,7 +113,7 @@ def _bound(call: Call, i: int, name: str) -> float | None:
 def read_extreme(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
     """Read Min or Max with one constant number as a clip."""
     tensors = [v for v in call.inputs if isinstance(v, Tensor)]
-    constants = [v for v in call.inputs if v is not None and not isinstance(v, Tensor)]
+    constants = [v for v in call.inputs if isinstance(v, np.ndarray)]
     if len(tensors) != 1 or len(constants) != 1 or constants[0].size != 1:
         raise call.refuse("only one activation with one constant number is supported")
     bound = float(call.finite(constants[0], what="the bound").ravel()[0])
@@ -148,13 +162,46 @@ def _n_windows(n: int, kernel: int, stride: int, dilation: int, before: int, aft
     return count - 1 if (count - 1) * stride >= n + before else count
 
 
+def _flat_pool(build: GraphBuilder, call: Call, read: Rule) -> Tensor | None:
+    """Return a pooling over three axes that leaves the first or the last alone, as one over two; None for any other.
+
+    torch's LocalResponseNorm is such: windows of (size, 1, 1) along the channels.
+    """
+    x, kernel = call.tensor(0), call.attribute("kernel_shape")
+    if x.rank != 5 or not kernel or len(kernel) != 3 or call.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return None
+    strides, dilations, pads = (list(call.attribute(n) or d) for n, d in (("strides", [1] * 3), ("dilations", [1] * 3), ("pads", [0] * 6)))
+    idle = [kernel[i] == strides[i] == 1 and pads[i] == pads[i + 3] == 0 for i in range(3)]
+    c, d, h, w = x.shape
+    if not (idle[2] or idle[0]):
+        return None
+    kept, flat = ((0, 1), (c, d, h * w)) if idle[2] and idle[1] else ((1, 2), (c * d, h, w)) if idle[0] else ((), ())
+    if not kept:
+        return None
+    if kept == (0, 1):
+        kernel, strides, dilations, pads = [kernel[0], 1], [strides[0], 1], [dilations[0], 1], [pads[0], 0, pads[3], 0]
+    else:
+        kernel, strides, dilations, pads = kernel[1:], strides[1:], dilations[1:], [pads[1], pads[2], pads[4], pads[5]]
+    attributes = call.attributes | {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads}
+    (y,) = read(build, replace(call, inputs=(reshaped(build, call, x, flat),), attributes=attributes))
+    assert isinstance(y, Tensor)
+    out = (c, y.shape[1], h, w) if kept == (0, 1) else (c, d, y.shape[1], y.shape[2])
+    return reshaped(build, call, y, out)
+
+
 def read_max_pool(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    flat = _flat_pool(build, call, read_max_pool)
+    if flat is not None:
+        return (flat,)
     x = call.tensor(0)
     spatial = spatial_rank(call, x)
     return (build.add(call, MaxPool(_window(call, x, spatial), spatial), x),)
 
 
 def read_average_pool(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    flat = _flat_pool(build, call, read_average_pool)
+    if flat is not None:
+        return (flat,)
     x = call.tensor(0)
     spatial = spatial_rank(call, x)
     include_pad = bool(call.attribute("count_include_pad", 0))
@@ -184,6 +231,27 @@ def reduction(make: type[ReduceMean] | type[ReduceSum] | type[ReduceMax]) -> Rul
         return (build.add(call, make(sample, bool(call.attribute("keepdims", 1))), x),)
 
     return read
+
+
+def read_reduce_min(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Read the least as minus the largest of the negative."""
+    below = build.add(call, Affine(scale=number(-1.0)), call.tensor(0))
+    (largest,) = reduction(ReduceMax)(build, replace(call, inputs=(below, *call.inputs[1:])))
+    assert isinstance(largest, Tensor)
+    return (build.add(call, Affine(scale=number(-1.0)), largest),)
+
+
+def read_reduce_sum_square(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add the sum of squares."""
+    x = call.tensor(0)
+    return reduction(ReduceSum)(build, replace(call, inputs=(build.add(call, Mul(), x, x), *call.inputs[1:])))
+
+
+def read_reduce_l2(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add the root of the sum of squares."""
+    (squares,) = read_reduce_sum_square(build, call)
+    assert isinstance(squares, Tensor)
+    return (build.add(call, Power(0.5, "Sqrt"), squares),)
 
 
 def softmax_like(make: type[Softmax] | type[LogSoftmax]) -> Rule:
@@ -249,21 +317,26 @@ RULES: dict[str, Rule] = {
     "AveragePool": read_average_pool,
     "BatchNormalization": read_batch_norm,
     "Cast": read_cast,
+    "Celu": read_celu,
     "Clip": read_clip,
     "Concat": read_concat,
     "Conv": read_conv,
     "ConvTranspose": read_conv_transpose,
     "Div": read_div,
+    "DepthToSpace": read_depth_to_space,
     "Dropout": read_pass,
     "Elu": elementwise(lambda call: Elu(float(call.attribute("alpha", 1.0)))),
     "Erf": elementwise(lambda call: Erf()),
     "Exp": elementwise(lambda call: Exp()),
+    "Expand": read_expand,
     "Flatten": read_flatten,
     "Gather": read_gather,
+    "GatherND": read_gather_nd,
     "Gelu": elementwise(lambda call: Gelu(call.attribute("approximate", "none"))),
     "Gemm": read_gemm,
     "GlobalAveragePool": global_pool(ReduceMean),
     "GlobalMaxPool": global_pool(ReduceMax),
+    "Greater": read_greater,
     "GroupNormalization": read_group_norm,
     "HardSigmoid": read_hard_sigmoid,
     "HardSwish": elementwise(lambda call: HardSwish()),
@@ -272,6 +345,7 @@ RULES: dict[str, Rule] = {
     "LRN": read_lrn,
     "LayerNormalization": read_layer_norm,
     "LeakyRelu": elementwise(lambda call: LeakyRelu(float(call.attribute("alpha", 0.01)))),
+    "Log": elementwise(lambda call: Log()),
     "LogSoftmax": softmax_like(LogSoftmax),
     "MatMul": read_matmul,
     "Max": read_extreme,
@@ -283,9 +357,13 @@ RULES: dict[str, Rule] = {
     "PRelu": read_prelu,
     "Pad": read_pad,
     "Pow": read_pow,
+    "Reciprocal": read_reciprocal,
+    "ReduceL2": read_reduce_l2,
     "ReduceMax": reduction(ReduceMax),
     "ReduceMean": reduction(ReduceMean),
+    "ReduceMin": read_reduce_min,
     "ReduceSum": reduction(ReduceSum),
+    "ReduceSumSquare": read_reduce_sum_square,
     "Relu": elementwise(lambda call: Relu()),
     "Reshape": read_reshape,
     "Resize": read_resize,
@@ -296,7 +374,9 @@ RULES: dict[str, Rule] = {
     "Softmax": softmax_like(Softmax),
     "Softplus": elementwise(lambda call: Softplus()),
     "Softsign": elementwise(lambda call: Softsign()),
+    "SpaceToDepth": read_space_to_depth,
     "Split": read_split,
+    "Sqrt": read_sqrt,
     "Squeeze": read_squeeze,
     "Sub": read_sub,
     "Sum": read_sum,
@@ -304,4 +384,5 @@ RULES: dict[str, Rule] = {
     "Transpose": read_transpose,
     "Unsqueeze": read_unsqueeze,
     "Upsample": read_resize,
+    "Where": read_where,
 }

@@ -45,7 +45,7 @@ def _summed(build: GraphBuilder, call: Call, terms: list[tuple[float, Value | No
 def _constant_sum(call: Call, terms: list[tuple[float, Value | None]], rank: int) -> NDArray | None:
     total: NDArray | None = None
     for i, (sign, value) in enumerate(terms):
-        if value is not None and not isinstance(value, Tensor):
+        if isinstance(value, np.ndarray):
             part = sign * call.sample_constant(call.finite(value, what=f"input {i}"), rank)
             total = part if total is None else total + part
     return None if total is None else np.asarray(total, dtype=np.float32)
@@ -133,22 +133,5 @@ def _is_number(constant: NDArray | None, number: float) -> bool:
     return constant is not None and constant.size == 1 and bool(np.isclose(float(constant.ravel()[0]), number, rtol=1e-5))
 
 
-def read_div(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
-    """Add a division by a constant."""
-    x = call.tensor(0)
-    divisor = call.sample_constant(call.numbers(1), x.rank).astype(np.float64)
-    if not np.all(divisor):
-        raise call.malformed("divides by zero")
-    return (scaled_and_shifted(build, call, x, scale=call.finite(1 / divisor, what="the inverse of the divisor")),)
-
-
 def read_neg(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
     return (scaled_and_shifted(build, call, call.tensor(0), scale=number(-1.0)),)
-
-
-def read_pow(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
-    """Read the square as a product."""
-    x = call.tensor(0)
-    if not _is_number(call.constant(1), 2.0):
-        raise call.refuse("only the exponent 2 is supported")
-    return (build.add(call, Mul(), x, x),)

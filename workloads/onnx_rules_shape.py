@@ -1,6 +1,7 @@
 """How ONNX's operators on shapes become ours: the batch axis stays where it is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -8,9 +9,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from devices.base.errors import NetworkError
-from workloads.onnx_graph import Call, GraphBuilder, Tensor, Value
+from workloads.onnx_graph import Call, GraphBuilder, Moved, Tensor, Value
 from workloads.onnx_shapes import BATCH, BatchSize, Fold, shape_vector, slices_of
 from workloads.operators.base import Shape
+from workloads.operators.merge import Affine
 from workloads.operators.reshape import Gather, Pad, Reshape, Slice, Transpose
 from workloads.operators.resize import Resize
 
@@ -74,10 +76,7 @@ def read_transpose(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
     order = call.attribute("perm") or list(range(x.rank))[::-1]
     if sorted(order) != list(range(x.rank)):
         raise call.malformed(f"perm {list(order)} for a value of rank {x.rank}")
-    if order[0] != 0:
-        raise call.malformed(f"perm {list(order)} moves the batch axis; keep axis 0 first")
-    sample = tuple(i - 1 for i in order[1:])
-    return (x if sample == tuple(range(len(sample))) else build.add(call, Transpose(sample), x),)
+    return (_moved(build, call, x, list(order)),)
 
 
 def read_squeeze(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
@@ -148,6 +147,80 @@ def read_gather(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
     if indices.size == 0 or indices.min() < -n or indices.max() >= n:
         raise call.malformed(f"indices {indices.ravel()[:8].tolist()} of an axis of length {n}")
     return (build.add(call, Gather(axis, indices.astype(np.int64) % n), x),)
+
+
+def read_gather_nd(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Refuse: what torch writes with it, `y[:, indices]`, arrives as a `Moved` value (see `read_moved`)."""
+    raise call.refuse("only indices along one axis that is not the batch are supported; write index_select, or a slice")
+
+
+def read_moved(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Read what may be done with a value whose batch axis is not the first: move it back, or gather along another axis."""
+    value = call.inputs[0]
+    assert isinstance(value, Moved)
+    if call.op == "Transpose":
+        perm = call.attribute("perm") or list(range(len(value.order)))[::-1]
+        if sorted(perm) != list(range(len(value.order))):
+            raise call.malformed(f"perm {list(perm)} for a value of rank {len(value.order)}")
+        return (_moved(build, call, value.base, [value.order[i] for i in perm]),)
+    indices, axis = call.constant(1), int(call.attribute("axis", 0)) % len(value.order)
+    by_axis_0 = call.op == "GatherND" and not call.attribute("batch_dims", 0)
+    if by_axis_0 and indices is not None and indices.ndim == 2 and indices.shape[1] == 1:
+        indices, axis = indices[:, 0], 0
+    if indices is None or indices.ndim != 1:
+        raise call.refuse(f"it reads a value whose batch axis was moved by {value.label}; keep axis 0 first")
+    (gathered,) = read_gather(build, replace(call, inputs=(value.base, indices), attributes={"axis": value.order[axis]}))
+    assert isinstance(gathered, Tensor)
+    return (Moved(gathered, value.order, value.label),)
+
+
+def _moved(build: GraphBuilder, call: Call, x: Tensor, order: list[int]) -> Value:
+    """Return a transposition; lazily where it moves the batch axis."""
+    if order[0] != 0:
+        return Moved(x, tuple(order), call.label)
+    sample = tuple(i - 1 for i in order[1:])
+    return x if sample == tuple(range(len(sample))) else build.add(call, Transpose(sample), x)
+
+
+def read_expand(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Repeat values along sample axes of length 1."""
+    x, target = call.tensor(0), call.ints(1, "shape")
+    if target is None or len(target) > x.rank:
+        raise call.refuse("the shape must be constant, and of no more axes than the value has")
+    wanted = [1] * (x.rank - len(target)) + list(target)
+    if not (_is_batch(build, wanted[0], copies=False) or wanted[0] == 1) or any(isinstance(n, BatchSize) for n in wanted[1:]):
+        raise call.malformed(f"expands to ({', '.join(map(str, target))}), which repeats images")
+    shape = np.broadcast_shapes(x.shape, tuple(int(n) for n in wanted[1:]))  # type: ignore[arg-type]
+    return (x if shape == x.shape else build.add(call, Affine(shift=np.broadcast_to(np.float32(0), shape)), x),)
+
+
+def read_depth_to_space(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add the reshape, transposition and reshape that lay channels beside each other: torch's PixelShuffle is the mode CRD."""
+    x, b = call.tensor(0), _block(call)
+    c, h, w = x.shape
+    if c % b**2:
+        raise call.malformed(f"{c} channels in blocks of {b} x {b}")
+    split, order = ((c // b**2, b, b, h, w), (0, 3, 1, 4, 2)) if call.attribute("mode", "DCR") == "CRD" else (
+        (b, b, c // b**2, h, w), (2, 3, 0, 4, 1))  # fmt: skip
+    y = build.add(call, Transpose(order), reshaped(build, call, x, split))
+    return (reshaped(build, call, y, (c // b**2, h * b, w * b)),)
+
+
+def read_space_to_depth(build: GraphBuilder, call: Call) -> tuple[Value, ...]:
+    """Add the reshape, transposition and reshape that lay the pixels of a block into channels."""
+    x, b = call.tensor(0), _block(call)
+    c, h, w = x.shape
+    if h % b or w % b:
+        raise call.malformed(f"{h} x {w} values in blocks of {b} x {b}")
+    y = build.add(call, Transpose((2, 4, 0, 1, 3)), reshaped(build, call, x, (c, h // b, b, w // b, b)))
+    return (reshaped(build, call, y, (c * b**2, h // b, w // b)),)
+
+
+def _block(call: Call) -> int:
+    x, size = call.tensor(0), int(call.attribute("blocksize", 0))
+    if x.rank != 4 or size < 1:
+        raise call.malformed(f"blocks of {size} on a value of shape (N, {', '.join(map(str, x.shape))})")
+    return size
 
 
 def read_pad(build: GraphBuilder, call: Call) -> tuple[Value, ...]:

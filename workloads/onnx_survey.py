@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 from onnx import shape_inference
 
-from devices.base.errors import NetworkError, UnsupportedMethodError
+from devices.base.errors import NetworkError, UnsupportedMethodError, told_of
 from workloads.network import INPUT, Node
 from workloads.onnx_files import DOMAINS, OnnxFile, read_onnx
 from workloads.onnx_graph import GraphBuilder, Tensor
@@ -59,8 +59,9 @@ def survey(path: str | Path, *, input_shape: Shape | None = None) -> tuple[Surve
 
     Raises NetworkError only where there is no graph to look at: a missing or damaged file, or no single float input.
     """
-    file = read_onnx(Path(path))
-    entry = find_entry(file, input_shape)
+    with told_of(Path(path)):
+        file = read_onnx(Path(path))
+        entry = find_entry(file, input_shape)
     build = start(file, entry, fold_limit_bytes=SURVEY_FOLD_BYTES)
     inferred = _inferred_shapes(file)
     lost: list[tuple[int, SurveyRow]] = []

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.base.errors import SamplesError, no_file
+from devices.base.errors import SamplesError, no_file, told_of
 from workloads.network import digest_of
 from workloads.operators.base import Shape
 
@@ -99,7 +99,8 @@ def load_samples(path: str | Path, *, input_shape: Shape | None = None) -> Sampl
         The file is missing or damaged, or its numbers are of the wrong kind, shape or content.
     """
     arrays = read_arrays(path)
-    return samples_of(arrays["x"], arrays.get("y"), input_shape=input_shape)
+    with told_of(Path(path)):
+        return samples_of(arrays["x"], arrays.get("y"), input_shape=input_shape)
 
 
 def read_arrays(path: str | Path) -> dict[str, NDArray]:

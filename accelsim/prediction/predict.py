@@ -96,6 +96,11 @@ def predict(
         verdict, response = _verdict_with_faults(question, response, method)
     else:
         verdict = choose(method, question, response)
+    if not np.isfinite(verdict.mse):
+        raise SpecError(
+            f"{plan.network.name}: the predicted error is {verdict.mse:g}: cells' errors, weights and inputs are together beyond float32; "
+            "look at cell, at scales in mapping, and at the largest weights and inputs"
+        )
     return _report(question, verdict, response, outputs, attribution=attribution, started=started)
 
 

@@ -1,7 +1,6 @@
 """What two runs have different: question, versions, spec and answers, with their intervals."""
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any, TypeAlias
 from accelsim.report.base import Report, clean, columns_table
 from accelsim.report.records import ErrorReport, TrialReport
 from accelsim.report.run_folder import load_manifest, load_report
+from devices.base.errors import RunFolderError, SpecError
+from devices.base.toml_codec import parse_toml
 
 Change: TypeAlias = tuple[str, Any, Any]
 """Name, value in the first run, value in the second."""
@@ -49,7 +50,7 @@ def compare(a: str | Path, b: str | Path) -> Difference:
     """Return what two run folders have different; RunFolderError where one is not a run folder."""
     one, other = load_report(a), load_report(b)
     versions = [load_manifest(folder)["versions"] for folder in (a, b)]
-    specs = [_leaves(tomllib.loads(report.provenance.spec_toml)) for report in (one, other)]
+    specs = [_leaves(_spec(report, folder)) for report, folder in ((one, a), (other, b))]
     return Difference(
         names=(str(a), str(b)),
         question=_changes(_question(one), _question(other)),
@@ -58,6 +59,13 @@ def compare(a: str | Path, b: str | Path) -> Difference:
         answers=_changes(_answers(one), _answers(other)),
         verdict=_verdict(one, other),
     )
+
+
+def _spec(report: Report, folder: str | Path) -> dict[str, Any]:
+    try:
+        return parse_toml(report.provenance.spec_toml, origin=f"{folder}: spec_toml in record.json")
+    except SpecError as error:
+        raise RunFolderError(str(error)) from None
 
 
 def _question(report: Report) -> dict[str, Any]:

@@ -204,6 +204,7 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
     place = Path(folder)
     if not (place / "manifest.json").is_file():
         raise RunFolderError(_not_a_run(place))
+    check_inside(place / "manifest.json")
     manifest = read_json(place / "manifest.json")
     if manifest.get("schema") != SCHEMA or manifest.get("kind") not in KINDS:
         raise RunFolderError(f"manifest.json: need schema {SCHEMA} and kind {' | '.join(KINDS)}; written by another version?")
@@ -236,6 +237,7 @@ def _load(place: Path) -> Report:
 
 def _check_unchanged(path: Path, expected: object) -> None:
     limit = MAX_ARRAY_BYTES if path.suffix == ".npz" else MAX_TEXT_BYTES
+    check_inside(path)
     if not path.is_file():
         raise RunFolderError(f"{path.name} is missing")
     if path.stat().st_size > limit:
@@ -244,12 +246,22 @@ def _check_unchanged(path: Path, expected: object) -> None:
         raise RunFolderError(f"{path.name} is not as it was written (its sha256 is not that of manifest.json)")
 
 
+def check_inside(path: Path) -> None:
+    """Refuse a link that leads out of the run folder: a folder from elsewhere must not make us read other files."""
+    try:
+        inside = not path.is_symlink() or path.resolve().is_relative_to(path.parent.resolve())
+    except RuntimeError:  # links that lead to each other
+        inside = False
+    if not inside:
+        raise RunFolderError(f"{path.name} is a link that leads out of the run folder; put the file itself there")
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {info.filename.removesuffix(".npy"): _array(archive, info) for info in archive.infolist()}
     except (*DAMAGED, MemoryError) as error:
-        raise RunFolderError(f"arrays.npz is damaged: {error}") from None
+        raise RunFolderError(f"arrays.npz is damaged: {str(error)[:200]}") from None
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

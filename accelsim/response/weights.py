@@ -140,9 +140,10 @@ class Weights:
 
     def outputs(self, graph: Network, samples: Samples) -> Array:
         """Return the outputs `(N, n_out)`, float64, of the network with these weights."""
-        parts = [from_lanes(run(graph, chunk, apply=self.applied_to(graph))) for chunk in image_chunks(samples)]
+        with np.errstate(over="ignore", invalid="ignore"):  # told below
+            parts = [from_lanes(run(graph, chunk, apply=self.applied_to(graph))) for chunk in image_chunks(samples)]
         outputs = np.concatenate(parts).reshape(len(samples), -1).astype(np.float64)
-        check_magnitude(outputs, what="outputs")
+        check_magnitude(outputs, what=f"outputs of the network {graph.name}")
         return outputs
 
     def only(self, node: NodeIndex) -> "Weights":

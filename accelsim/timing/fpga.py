@@ -177,6 +177,8 @@ def simulate_fpga(network: Network, pipeline: FpgaPipeline, *, engine: str = "de
         raise SpecError(f"engine: {engine!r}: need bound | recurrence | des")
     started, fpga = time.perf_counter(), pipeline.fpga
     works = layer_works(network, fpga)
+    if not works:
+        raise SpecError(f"{network.name} has no layer with weights; there is nothing for the pipeline's multipliers to do")
     graph = fpga_graph(network, fpga)
     lower = bound(graph)
     entry = np.zeros(1, np.int64)

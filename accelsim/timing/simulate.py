@@ -158,6 +158,10 @@ def expected_events(graph: TokenGraph, images: int) -> int:
     return images * sum(stage.n_tokens * (2 + 2 * len(stage.holds)) for stage in graph.stages)
 
 
+LATEST_S = 1e6
+"""Picoseconds are counted in 63 bits, which end at 9e6 s."""
+
+
 def _arrivals(arrivals: Arrivals, images: int, seed: int) -> Ints:
     if isinstance(arrivals, str):
         kind, _, rest = arrivals.partition(":")
@@ -172,8 +176,11 @@ def _arrivals(arrivals: Arrivals, images: int, seed: int) -> Ints:
         gaps = np.random.default_rng(np.random.SeedSequence([seed, 1])).exponential(1.0 / rate, images)
         return np.rint(np.cumsum(gaps) / PS).astype(np.int64)
     listed = np.asarray(arrivals, dtype=float)
-    if listed.shape != (images,) or not np.all(np.isfinite(listed)) or np.any(np.diff(listed, prepend=0.0) < 0.0):
-        raise SpecError(f"arrivals: need {images} times in seconds, none before 0 or before the one ahead of it; got {listed.size}")
+    sound = listed.shape == (images,) and bool(np.all(np.abs(listed) <= LATEST_S)) and not np.any(np.diff(listed, prepend=0.0) < 0.0)
+    if not sound:
+        raise SpecError(
+            f"arrivals: need {images} times in seconds from 0 to {LATEST_S:g}, none before the one ahead of it; got {listed.size} of them"
+        )
     return np.rint(listed / PS).astype(np.int64)
 
 

@@ -1,5 +1,7 @@
 """Errors a user can cause and mend. Each message has the value, the rule and the lever."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -47,3 +49,14 @@ def no_file(what: str, path: Path) -> str:
     """Return the message for a path where no regular file is."""
     instead = ": it is a folder" if path.is_dir() else ": it is a pipe or a device" if path.exists() else ""
     return f"no {what} file {str(path)!r}{instead}"
+
+
+@contextmanager
+def told_of(path: Path) -> Iterator[None]:
+    """Put a file's name before what is said of its content, where the message does not have it."""
+    try:
+        yield
+    except AccelsimError as error:
+        if path.name in str(error):
+            raise
+        raise type(error)(f"{path.name}: {error}") from error.__cause__

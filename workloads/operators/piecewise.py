@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from devices.base.errors import UnsupportedMethodError
 from workloads.operators.activation import PiecewiseLinear, Ramps
-from workloads.operators.base import Array
+from workloads.operators.base import Array, LocalMap, Operator, Shape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,3 +92,23 @@ class Abs(PiecewiseLinear):
 
     def value(self, x: Array) -> Array:
         return np.abs(x)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Above(Operator):
+    """1 above a threshold, 0 below: a comparison with a number. It has no slope to predict with."""
+
+    threshold: float
+
+    @property
+    def kind(self) -> str:
+        return "Greater"
+
+    def out_shape(self, *in_shapes: Shape) -> Shape:
+        return in_shapes[0]
+
+    def forward(self, *inputs: Array) -> Array:
+        return (inputs[0] > self.threshold).astype(inputs[0].dtype)
+
+    def linearize(self, inputs: tuple[Array, ...], output: Array) -> LocalMap:
+        raise UnsupportedMethodError("Greater: a comparison jumps, and has no slope; Monte-Carlo alone can tell what errors do to it")

@@ -158,3 +158,48 @@ class Exp(Smooth):
 
     def slope(self, x: Array) -> Array:
         return np.exp(x)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Log(Smooth):
+    """The natural logarithm of what is above 0; of anything else, that of the smallest normal number."""
+
+    kinks: ClassVar[tuple[float, ...]] = (0.0,)
+
+    def value(self, x: Array) -> Array:
+        return np.log(np.maximum(x, _tiny(x)))
+
+    def slope(self, x: Array) -> Array:
+        return np.where(x > 0, 1 / np.maximum(x, _tiny(x)), np.zeros_like(x))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Power(Smooth):
+    """`x^exponent`: square roots, inverses and their like. With a broken exponent, what is below 0 counts as 0."""
+
+    exponent: float
+    label: str = "Pow"
+
+    @property
+    def kind(self) -> str:
+        return self.label
+
+    @property
+    def kinks(self) -> tuple[float, ...]:  # type: ignore[override]
+        return () if self.exponent == int(self.exponent) and self.exponent > 0 else (0.0,)
+
+    def value(self, x: Array) -> Array:
+        with np.errstate(divide="ignore", over="ignore"):
+            return np.power(self._base(x), np.asarray(self.exponent, x.dtype))
+
+    def slope(self, x: Array) -> Array:
+        with np.errstate(divide="ignore", over="ignore"):
+            slope = self.exponent * np.power(self._base(x), np.asarray(self.exponent - 1, x.dtype))
+        return slope if self.exponent == int(self.exponent) else np.where(x > 0, slope, np.zeros_like(x))
+
+    def _base(self, x: Array) -> Array:
+        return x if self.exponent == int(self.exponent) else np.maximum(x, 0)
+
+
+def _tiny(x: Array) -> Array:
+    return np.asarray(np.finfo(x.dtype).tiny, x.dtype)

@@ -1,0 +1,193 @@
+"""From a seed and a number to a folder of files, one of them damaged, and the command that reads it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from validation.fuzz.arrays import mutant_npz, sound_npz
+from validation.fuzz.mutation import NAMES, mutated_text
+from validation.fuzz.networks import mutant_network, write_network
+from validation.fuzz.runs import mutant_run
+from validation.fuzz.seeds import NetworkSeed, network_seeds, own_seeds, pipeline_seeds, spec_seeds
+from validation.fuzz.sound import RUNS, SHAPE, Runs, write_sound
+from validation.fuzz.specs import mutant_assignments, mutant_spec
+from validation.fuzz.tables import mutant_measurements, mutant_times
+
+ENGINES = ("bound", "recurrence", "des")
+CHIPS = ("isaac", "puma", "mnsim_default")
+QUESTION = ["tiny.onnx", "--inputs", "tiny.npz", "--seed", "1"]
+ADJOINT = ["--method", "adjoint"]
+FEW_TRIALS = ["--max-trials", "32", "--threads", "1"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A command in a folder of its own; `names` are the files it is given, `out` where it may write."""
+
+    kind: str
+    argv: tuple[str, ...]
+    names: tuple[str, ...]
+    out: str | None = None
+
+
+def write_case(seed: int, number: int, folder: Path, runs: Runs) -> Case:
+    """Write the files of one case into an empty folder and return it: always the same for a seed and a number."""
+    choose = Random(f"{seed}/{number}")
+    make = choose.choices(list(MAKERS), list(MAKERS.values()))[0]
+    write_sound(folder)
+    case = make(choose, folder, runs)
+    if choose.random() < 0.3 and case.argv[0] not in ("fit", "diff"):
+        case = _with(case, "--json")
+    if choose.random() < 0.04 and case.argv[0] in ("predict", "optimize", "validate", "simulate", "evaluate"):
+        case = Case(kind=case.kind, argv=(*case.argv, "--out", "run"), names=case.names, out="run")
+    return case
+
+
+def _with(case: Case, *more: str) -> Case:
+    return Case(kind=case.kind, argv=(*case.argv, *more), names=case.names, out=case.out)
+
+
+def _network(choose: Random, folder: Path, runs: Runs) -> Case:
+    seeds = network_seeds() if choose.random() < 0.6 else own_seeds()
+    seed = choose.choice(seeds)
+    write_network(folder / "mutant.onnx", mutant_network(choose, seed, other=choose.choice(seeds)))
+    for name, raw in seed.beside:
+        (folder / name).write_bytes(raw)
+    (folder / "images.npz").write_bytes(sound_npz(choose, seed.shape or (3, 4)))
+    return Case(kind="network", argv=(*_network_command(choose), *_shape(choose, seed)), names=("mutant.onnx", "images.npz"))
+
+
+def _network_command(choose: Random) -> list[str]:
+    asked = ["mutant.onnx", "--inputs", "images.npz", "--seed", "1"]
+    commands = (
+        (30, ["inspect", "mutant.onnx"]),
+        (35, ["predict", *asked, *ADJOINT]),
+        (6, ["predict", *asked]),
+        (3, ["predict", *asked, "--method", choose.choice(("sketched", "covariance", "corrected"))]),
+        (12, ["simulate", "mutant.onnx", "--spec", choose.choice(CHIPS), "--engine", choose.choice(ENGINES), "--images", "2"]),
+        (3, ["simulate", "mutant.onnx", "--spec", "pipecnn_de1"]),
+        (3, ["evaluate", *asked, *ADJOINT, "--spec", choose.choice(CHIPS), "--images", "2"]),
+        (4, ["validate", *asked, *ADJOINT, *FEW_TRIALS]),
+        (4, ["optimize", *asked, *FEW_TRIALS, "--power-budget", "1 mW"]),
+    )
+    return choose.choices([words for _, words in commands], [weight for weight, _ in commands])[0]
+
+
+def _shape(choose: Random, seed: NetworkSeed) -> list[str]:
+    if seed.shape is not None and choose.random() < 0.9:
+        return []
+    return ["--input-shape", choose.choice(("3,4", "1,6,6", "3,8,8", "1", "4", "2,3,4,5", "1000,1000", "1,30000,30000", "3,5"))]
+
+
+def _spec(choose: Random, folder: Path, runs: Runs) -> Case:
+    if choose.random() < 0.08:
+        return _pipeline(choose, folder)
+    _, text = choose.choice(spec_seeds())
+    (folder / "mutant.toml").write_bytes(mutant_spec(choose, text))
+    (folder / "other.toml").write_text('use = "mutant.toml"\n')
+    asked = [*QUESTION, "--spec", "mutant.toml"]
+    commands = (
+        (30, ["spec", "mutant.toml"]), (5, ["cite", "mutant.toml"]), (28, ["predict", *asked, *ADJOINT]), (8, ["predict", *asked]),
+        (20, ["simulate", "tiny.onnx", "--spec", "mutant.toml", "--images", "2", "--engine", choose.choice(ENGINES)]),
+        (4, ["evaluate", *asked, *ADJOINT, "--images", "2"]), (3, ["validate", *asked, *ADJOINT, *FEW_TRIALS]),
+        (4, ["optimize", *asked, *FEW_TRIALS, "--mse-budget", "1e-3"]),
+    )  # fmt: skip
+    weights = [w * (3 if "[chip" in text and words[0] in ("simulate", "evaluate") else 1) for w, words in commands]
+    return Case(kind="spec", argv=tuple(choose.choices([words for _, words in commands], weights)[0]), names=("mutant.toml",))
+
+
+def _pipeline(choose: Random, folder: Path) -> Case:
+    _, text = choose.choice(pipeline_seeds())
+    (folder / "mutant.toml").write_bytes(mutant_spec(choose, text))
+    return Case(kind="pipeline", argv=("simulate", "tiny.onnx", "--spec", "mutant.toml"), names=("mutant.toml",))
+
+
+def _assignments(choose: Random, folder: Path, runs: Runs) -> Case:
+    base = choose.choice(("memse", "memse", "isaac", "puma", "neurram", "sonos", "pcm_chip"))
+    verb = choose.choice(("spec", "predict", "predict", "predict", "simulate", "optimize"))
+    command = {
+        "spec": ["spec", base],
+        "predict": ["predict", *QUESTION, "--spec", base, *(ADJOINT if choose.random() < 0.7 else [])],
+        "simulate": ["simulate", "tiny.onnx", "--spec", choose.choice(CHIPS), "--images", "2"],
+        "optimize": ["optimize", *QUESTION, "--spec", base, *FEW_TRIALS, "--power-budget", "10 uW"],
+    }[verb]
+    given = [f"--set={text}" for text in mutant_assignments(choose)]
+    return Case(kind="set", argv=(*command, *given), names=("--set",))
+
+
+def _design(choose: Random, folder: Path, runs: Runs) -> Case:
+    text = (runs.sound("design") / "design.toml").read_text()
+    (folder / "mutant.toml").write_bytes(mutant_spec(choose, text))
+    return Case(kind="design", argv=("predict", *QUESTION, *ADJOINT, "--design", "mutant.toml"), names=("mutant.toml",))
+
+
+def _arrays(choose: Random, folder: Path, runs: Runs) -> Case:
+    (folder / "mutant.npz").write_bytes(mutant_npz(choose, SHAPE))
+    commands = (
+        ("predict", "tiny.onnx", "--inputs", "mutant.npz", "--seed", "1", *ADJOINT),
+        ("predict", "tiny.onnx", "--inputs", "mutant.npz", "--seed", "1", *ADJOINT),
+        ("predict", *QUESTION, *ADJOINT, "--calibration", "mutant.npz"),
+        ("optimize", *QUESTION, *FEW_TRIALS, "--power-budget", "1 W", "--verify", "mutant.npz"),
+        ("simulate", "tiny.onnx", "--inputs", "mutant.npz", "--images", "2"),
+    )
+    return Case(kind="samples", argv=choose.choice(commands), names=("mutant.npz",))
+
+
+def _table(choose: Random, folder: Path, runs: Runs) -> Case:
+    if choose.random() < 0.25:
+        (folder / "mutant.csv").write_bytes(mutant_times(choose))
+        return Case(kind="times", argv=("simulate", "tiny.onnx", "--images", "2", "--arrivals", "mutant.csv"), names=("mutant.csv",))
+    (folder / "mutant.csv").write_bytes(mutant_measurements(choose))
+    kind = choose.choice(("auto", "auto", "state_independent", "proportional", "saturating", "polynomial", "tabulated"))
+    return Case(kind="measurements", argv=("fit", "mutant.csv", "--kind", kind), names=("mutant.csv",))
+
+
+def _run(choose: Random, folder: Path, runs: Runs) -> Case:
+    sound = runs.sound(choose.choice(RUNS))
+    mutant_run(choose, sound, folder / "mutant")
+    if choose.random() < 0.25 and sound.name == "design":
+        return Case(kind="design of a run", argv=("predict", *QUESTION, *ADJOINT, "--design", "mutant"), names=("mutant",))
+    pair = ["mutant", "mutant"] if choose.random() < 0.5 else [str(sound), "mutant"]
+    return Case(kind="run", argv=("diff", *pair), names=("mutant",))
+
+
+WORDS = (
+    "--input-shape", "--power-budget", "--mse-budget", "--output", "--seed", "--tol-rel", "--threads", "--images", "--token", "--rooms",
+    "--arrivals", "--copies", "--adc-bits", "--latency-budget", "--yield", "--out", "--spec", "--set", "--design", "--engine", "--trace",
+    "--calibration", "--verify", "--method",
+)  # fmt: skip
+VALUES = (
+    "1", "0", "-1", "1e9", "nan", "10 mW", "1 ms", "99999999999999999999", "poisson:1e6", "poisson:-1", "balanced", "budget", "rows",
+    *NAMES,
+)  # fmt: skip
+
+
+SOUND = (
+    ["predict", *QUESTION, *ADJOINT], ["validate", *QUESTION, *FEW_TRIALS], ["optimize", *QUESTION, *FEW_TRIALS, "--power-budget", "1 W"],
+    ["simulate", "tiny.onnx", "--images", "2"], ["evaluate", *QUESTION, *ADJOINT, "--spec", "isaac", "--images", "2"],
+    ["spec", "memse"], ["devices", "memse"], ["memory", "sram_14nm"], ["cite", "isaac"],
+)  # fmt: skip
+
+
+def _arguments(choose: Random, folder: Path, runs: Runs) -> Case:
+    """Return a sound command with other words in it."""
+    words = list(choose.choice(SOUND))
+    for _ in range(choose.choice((1, 1, 2, 3))):
+        how = choose.randrange(4)
+        if how == 0:
+            words += [choose.choice(WORDS), choose.choice(VALUES)]
+        elif how == 1:
+            at = choose.randrange(1, len(words))
+            words[at] = choose.choice((*VALUES, mutated_text(choose, words[at])))
+        elif how == 2:
+            del words[choose.randrange(1, len(words))]
+            words = words if len(words) > 1 else [*words, "x"]
+        else:
+            words.insert(choose.randrange(1, len(words) + 1), choose.choice((*WORDS, *VALUES)))
+    return Case(kind="arguments", argv=tuple(word.replace("\0", "") for word in words), names=("",))
+
+
+Maker = Callable[[Random, Path, Runs], Case]
+MAKERS: dict[Maker, int] = {_network: 38, _spec: 24, _assignments: 6, _design: 3, _arrays: 11, _table: 6, _run: 9, _arguments: 3}
+"""How many of a hundred cases are of each kind."""
