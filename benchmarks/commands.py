@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, bound, factor, growth, headline, normals, sobol, sweep, sweeps, timing, torch_peer, trials, wires
+from benchmarks import accuracy, bound, factor, growth, headline, normals, sobol, sweep, sweeps, timing, torch_peer, training, trials, wires
 from benchmarks.tables import shown_table, updated
 from validation.networks import DataMissingError
 from validation.tables import Row
@@ -119,6 +119,14 @@ def _timing(options: Options) -> None:
     _keep(options.out / "timing.csv", list(timing.rows()), key=("what", "of"))
 
 
+def _training(options: Options) -> None:
+    """A step of training for unreliable memory beside a step of SGD; needs PyTorch."""
+    if torch_peer.torch is None:
+        print("\ntraining: left out: needs the extra `train`")
+        return
+    _keep(options.out / "training.csv", list(training.rows()), key=("layers", "method"))
+
+
 TABLES: dict[str, Callable[[Options], None]] = {
     "normals": _normals,
     "trials": _trials,
@@ -132,6 +140,7 @@ TABLES: dict[str, Callable[[Options], None]] = {
     "growth": _growth,
     "wires": _wires,
     "timing": _timing,
+    "training": _training,
 }
 
 

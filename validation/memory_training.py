@@ -5,8 +5,9 @@
 
 For each data set and seed one network is trained without wrong bits; every row goes on from its weights for the same number of steps, by
 its method at its energy, and is tested on all test images with draws of wrong bits. `lost` is against the reliable row of the same
-seed, which trained as long. A narrower network, free of errors, has as many bits as the energy pays for, and trains from
-the start for all the epochs. CIFAR-10 is re-encoded as JPEG: its accuracies are not those of the original.
+seed, which trained as long; `closed_form_untrained` is that row's network, read at the closed form's error rates. A narrower network,
+free of errors, has as many bits as the energy pays for, and trains from the start for all the epochs. CIFAR-10 is re-encoded as JPEG: its
+accuracies are not those of the original.
 """
 
 import io
@@ -162,13 +163,14 @@ def _trained(study: Study, seed: int, way: Way, work: Path) -> tuple[Any, float]
     """Return the trainer of a way that goes on from the first network, and its energy."""
     from accelsim.training.run import train, trainer_of
 
-    data, start = _data(study), _first_network(study, seed, work)
-    recipe = study.recipe(way.method(), law=way.law, n_epochs=study.n_more, rate=MORE_RATE)
+    data, recipe = _data(study), study.recipe(way.method(), law=way.law, n_epochs=study.n_more, rate=MORE_RATE)
     if way.name == "closed_form_untrained":
-        trainer = trainer_of(recipe, data, seed=seed, start=start)
-    else:
-        path = work / f"{_cell(study, seed, way).replace(' ', '_')}.pt"
-        trainer = train(recipe, data, seed=seed, start=start, checkpoint=path)
+        reliable = _trained(study, seed, Way(name="reliable"), work)[0]
+        trainer = trainer_of(recipe, data, seed=seed, start=dict(reliable.network.state_dict()))
+        return trainer, trainer.rates.energy_rel
+    path = work / f"{_cell(study, seed, way).replace(' ', '_')}.pt"
+    trainer = train(recipe, data, seed=seed, start=_first_network(study, seed, work), checkpoint=path)
+    if way.name != "reliable":
         path.unlink(missing_ok=True)
     return trainer, trainer.rates.energy_rel
 

@@ -51,7 +51,7 @@ def tested(
 
     Draw d takes the same random words whatever the rates: the wrong bits at lower rates are among those at higher ones.
     """
-    x, y = torch.from_numpy(normalized(images.x, mean=mean, std=std)), torch.from_numpy(images.y)
+    x, y = torch.tensor(normalized(images.x, mean=mean, std=std)), torch.tensor(images.y)
     network.eval()
     found = []
     for draw in range(n_draws):
