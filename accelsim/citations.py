@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from accelsim.accelerator import Accelerator
+from accelsim.memory_spec import StoredWords
 from devices.base.toml_codec import kind_of
 
 MODELS = {
@@ -33,12 +34,30 @@ class Citation:
 
 
 def citations(accelerator: Accelerator) -> tuple[Citation, ...]:
-    """Return the references of a spec: its cells' source, those of its layers, of its models, and of the method."""
-    found = dict.fromkeys(_citations(accelerator))
+    """Return the references of a spec: its cells' source, those of its layers, of its chip, of its models, and of the method."""
+    found = dict.fromkeys(_citations(accelerator)) | dict.fromkeys(_chip(accelerator))
     for name in accelerator.layer_names:
         found |= dict.fromkeys(_citations(accelerator.for_layer(name)))
     found |= dict.fromkeys(Citation(what="prediction and sampling", reference=reference) for reference in METHOD)
     return tuple(found)
+
+
+def _chip(accelerator: Accelerator) -> Iterator[Citation]:
+    """Yield the source of each part of the chip; what is only remembered says so."""
+    for part in () if accelerator.chip is None else accelerator.chip.parts:
+        remembered = " (remembered, not read)" if part.tag == "remembered" else ""
+        yield Citation(what=f"chip.parts.{part.name}", reference=part.source + remembered)
+
+
+def _memories(accelerator: Accelerator) -> Iterator[Citation]:
+    """Yield the sources of each memory's energies and of its law of errors."""
+    for part in () if accelerator.memory is None else ("weights", "activations", "partial_sums"):
+        stored = getattr(accelerator.memory, part)
+        if isinstance(stored, StoredWords):
+            memory = stored.memory()
+            yield Citation(what=f"memory.{part}, errors", reference=memory.law.source)
+            if memory.source:
+                yield Citation(what=f"memory.{part}, energies", reference=memory.source)
 
 
 def _citations(accelerator: Accelerator) -> Iterator[Citation]:
@@ -46,7 +65,7 @@ def _citations(accelerator: Accelerator) -> Iterator[Citation]:
     yield Citation(what="cell", reference=cell.source or "no source is given: set cell.source")
     laws = {
         f"cell.{name}": getattr(cell, name)
-        for name in ("programming", "device_to_device", "drift", "low_frequency_noise", "stuck", "read_noise")
+        for name in ("programming", "device_to_device", "drift", "low_frequency_noise", "stuck", "read_noise", "conduction")
     }
     for path, converter in (("drive.dac", accelerator.drive.dac), ("sense.adc", accelerator.sense.adc)):
         laws[path] = converter
@@ -58,3 +77,4 @@ def _citations(accelerator: Accelerator) -> Iterator[Citation]:
             yield Citation(what=f"{path} ({kind_of(law)})", reference=MODELS[kind_of(law)])
         if source := getattr(law, "source", ""):
             yield Citation(what=path, reference=source)
+    yield from _memories(accelerator)

@@ -461,6 +461,10 @@ def test_cite_prints_what_a_spec_rests_on(cli: Cli) -> None:
     assert code == 0
     assert "Shafiee" in out
     assert "MemSE" in out
+    assert "chip.parts.edram" in out
+    assert "(remembered, not read)" in out
+    _, out, _ = cli("cite", "memse", "--set", "memory.weights.use=stt_mram_28nm")
+    assert "memory.weights, errors" in out
     found = _json(cli("cite", "pcm_chip", "--json")[1])["citations"]
     assert any("Nandakumar" in citation["reference"] for citation in found)
     assert "no source is given" in cli("cite", "memse", "--set", "cell.source=")[1]

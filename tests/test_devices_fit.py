@@ -8,6 +8,7 @@ import pytest
 
 from accelsim.accelerator import Accelerator
 from accelsim.cli import main
+from devices import catalog
 from devices.base.errors import SpecError
 from devices.fit import Fit, fit_law
 from devices.measurements import Measurements, read_measurements
@@ -39,8 +40,8 @@ def drawn(name: str, tmp_path: Path, *, seed: int = 0, n: int = 250, n_states: i
 
 
 POLYNOMIALS = (
-    "pcm_nandakumar", "pcm_joshi", "pcm_hermes_1dev", "pcm_hermes_2dev", "rram_wan_a", "rram_wan_a_1day", "rram_wan_b", "rram_milo",
-    "rram_cmo_hfox", "rram_cmo_hfox_2",
+    "pcm_nandakumar", "pcm_joshi", "pcm_hermes_1dev", "pcm_hermes_2dev", "rram_wan_a", "rram_wan_a_1day", "rram_wan_a_2days", "rram_wan_b",
+    "rram_milo", "rram_cmo_hfox", "rram_cmo_hfox_2",
 )  # fmt: skip
 
 
@@ -57,6 +58,28 @@ def test_the_parameters_of_every_preset_are_recovered_within_their_intervals(nam
     best = fit_law(data)
     np.testing.assert_allclose(best.law.std_siemens(states, g_max), law.std_siemens(states, g_max), rtol=0.12)
     assert fit.p_value is None or fit.p_value > 1e-3
+
+
+@pytest.mark.parametrize("name", ["memse", "pcm_constant", "sonos"])
+def test_constant_and_saturating_presets_are_recovered_too(name: str, tmp_path: Path) -> None:
+    """Each parameter within 1.6 half-widths; a law of half the error is refused by the same measure."""
+    data, law, _ = drawn(name, tmp_path)
+    fit = fit_law(data, kind=law.kind)
+    for parameter, found in fit.parameters.items():
+        true, half = getattr(law, parameter), fit.half_widths[parameter]
+        assert abs(found - true) < 1.6 * half
+        assert abs(found - 0.5 * true) > 1.6 * half
+
+
+def test_every_preset_with_a_law_that_is_fitted_is_among_these() -> None:
+    kinds = {name: Accelerator.preset(name).cell for name in catalog.names()}
+    laws = StateIndependentError | SaturatingError | PolynomialError
+    fitted = {name for name, cell in kinds.items() if isinstance(cell.programming, laws)}
+    same = {"memse_compat": "memse", "neurram": "rram_wan_a", "pcm_chip": "pcm_nandakumar", "rram_milo_iv": "rram_milo",
+            "rram_cmo_hfox_relaxed": "rram_cmo_hfox"}  # fmt: skip
+    for name, other in same.items():
+        assert kinds[name].programming == kinds[other].programming
+    assert fitted == {*POLYNOMIALS, "memse", "pcm_constant", "sonos", *same}
 
 
 def test_intervals_cover_as_often_as_they_say(tmp_path: Path) -> None:
