@@ -41,7 +41,7 @@ def plot_evaluation(report: ErrorAndTime, ax: "Axes | None" = None) -> "Axes":
     ax.invert_yaxis()
     ax.set_xlabel("share of the layers' sum")
     light_frame(ax, grid="x")
-    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     energy = format_quantity(report.time.energy_j, "joule", n_digits=3)
     latency = format_quantity(report.time.latency_s, "second", n_digits=3)
     note = f"{report.error.provenance.network}: relative MSE {report.error.mse_rel:.3g}, {energy} and {latency} an image"

@@ -204,7 +204,7 @@ def plot_layers(report: Run, ax: "Axes | None" = None) -> "Axes":
     ax.invert_yaxis()
     ax.set_xlabel(f"energy of an image ({symbol})")
     light_frame(ax, grid="x")
-    ax.legend(frameon=False, fontsize=8, loc="best")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     total = format_quantity(report.energy_j, "joule", n_digits=3)
     left_out = len(report.energy_by_layer) - len(layers)
     note = f"{report.provenance.network}, engine {report.engine}" + (f", {left_out} smaller left out" if left_out else "")

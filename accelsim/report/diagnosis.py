@@ -189,7 +189,7 @@ class Diagnosis(Report):
 
         return plot_growth(self.layers, network=self.provenance.network, note=self.answer, ax=ax)
 
-    __repr__ = Report.__str__
+    __repr__ = __str__
 
 
 def _layer_row(layer: LayerFacts) -> list[str]:

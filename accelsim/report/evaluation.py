@@ -69,6 +69,8 @@ class Evaluation(Report):
 
         return plot_evaluation(self, ax)
 
+    __repr__ = Report.__str__
+
 
 def _by_size(item: tuple[str, float]) -> float:
     return -item[1]

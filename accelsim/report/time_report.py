@@ -186,6 +186,8 @@ class TimeReport(Report):
 
         return f"{text_table(self.rows())}\n\n{self.stage_table()}"
 
+    __repr__ = __str__
+
     def to_dicts(self) -> list[dict[str, Any]]:
         return [asdict(row) for row in self.stages]
 
