@@ -1,153 +1,107 @@
-"""`python -m validation`: remake the tables that README and docs claim, and say what is beyond its bar."""
+"""`python -m validation`: remake every table that README and documentation claim, say what is beyond its bar, and what moved."""
 
 import argparse
+import shutil
 import sys
-from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from validation.chips import NETWORKS as CHIP_NETWORKS
-from validation.chips import chip_table
+from validation.gallery import PICTURES, draw, page
+from validation.moved import moved
 from validation.networks import DataMissingError
-from validation.specs import NETWORKS, spec_table
-from validation.specs import judged as judged_specs
-from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, agreement_table, judged, resumed_table, write_rows
+from validation.registry import TABLES, Order, networks_of, spent_s
+from validation.tables import read_rows
+
+DOCS = Path("docs")
+KEPT, NEW = DOCS / "tables", Path("build/validation")
+GALLERY = "gallery"
+FINE, BEYOND, MISSING = 0, 1, 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make the tables; return 0 when every cell is within its bar."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == ["fuzz"]:
-        from validation.fuzz.campaign import main as fuzz
-
-        return fuzz(given[1:], lambda line: print(line, flush=True))
-    parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__, epilog="`fuzz` has options of its own: fuzz --help")
-    tables = ("agreement", "deep", "specs", "chips", "memory", "memory_training", "pipecnn", "mnsim", "neurosim")
-    parser.add_argument("table", nargs="?", choices=tables, default=tables[0], help="which table (default agreement)")
-    parser.add_argument("--out", type=Path, default=Path("docs/tables"), help="folder of the tables (default docs/tables)")
-    parser.add_argument("--networks", nargs="+", help="only these of the table's networks")
-    parser.add_argument("--quick", action="store_true", help="the embedded networks at two noise levels, to 3 %% in minutes")
-    parser.add_argument("--work", type=Path, default=Path(".memory_training"), help="of memory_training: folder of networks in training")
+    """Make the tables; return 0 when every cell is within its bar and none moved, 1 otherwise, 2 where data is missing."""
+    parser = _parser()
     chosen = parser.parse_args(arguments)
-    if chosen.table == "memory":
-        return _memory(chosen.out, chosen.networks, quick=chosen.quick)
-    if chosen.table == "specs":
-        return _specs(chosen.out, chosen.networks)
-    if chosen.table == "memory_training":
-        return _memory_training(chosen.out, chosen.networks, quick=chosen.quick, work=chosen.work)
-    if chosen.table == "chips":
-        return _chips(chosen.out, chosen.networks)
-    if chosen.table in ("pipecnn", "mnsim", "neurosim"):
-        return _published(chosen.table, chosen.out)
-    name, studies = f"{chosen.table}.csv", DEEP if chosen.table == "deep" else AGREEMENT
-    methods = ("sketched", "corrected") if chosen.table == "deep" else CLOSURES
-    if chosen.quick:
-        name, studies, methods = "agreement_quick.csv", QUICK, CLOSURES
-    if chosen.networks:
-        known = [study.network for study in studies]
-        if unknown := [n for n in chosen.networks if n not in known]:
-            parser.error(f"--networks {' '.join(unknown)}: this table has {', '.join(known)}")
-        studies = tuple(s for s in studies if s.network in chosen.networks)
-    options: dict[str, Any] = {"studies": studies, "methods": methods}
+    if chosen.list:
+        return _listed(chosen.against)
+    if unknown := [name for name in chosen.tables if name not in (*TABLES, GALLERY)]:
+        parser.error(f"{unknown[0]}: no such table; there are {', '.join([*TABLES, GALLERY])}")
+    names = chosen.tables or [name for name, table in TABLES.items() if chosen.speed or not table.is_speed]
+    for network in chosen.networks:
+        if not all(network in networks_of(name) for name in names if name != GALLERY):
+            parser.error(f"--networks {network}: not of {', '.join(names)}, which have {', '.join(networks_of(names[0]))}")
+    order = Order(out=chosen.out, networks=tuple(chosen.networks), quick=chosen.quick)
+    return max([_gallery() if name == GALLERY else _made(name, order, chosen) for name in names], default=FINE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help="which; by default all but those of speed (--list names them)")
+    parser.add_argument("--list", action="store_true", help="list the tables, what they say, and how long they take")
+    parser.add_argument("--out", type=Path, default=NEW, help=f"folder of the new tables; what is there already is kept ({NEW})")
+    parser.add_argument("--against", type=Path, default=KEPT, metavar="DIR", help=f"folder of the tables that are kept ({KEPT})")
+    parser.add_argument("--keep", action="store_true", help="replace the kept tables by the new ones")
+    parser.add_argument("--networks", nargs="+", default=[], metavar="NET", help="only these of the tables' networks")
+    parser.add_argument("--quick", action="store_true", help="embedded networks at two noise levels, in minutes; not compared")
+    parser.add_argument("--speed", action="store_true", help="with the tables of times, which are other on another machine")
+    return parser
+
+
+def _listed(against: Path) -> int:
+    """List the tables, with the time that those that are kept took."""
+    for name, table in TABLES.items():
+        print(f"{name:<10} {_took(against / f'{name}.csv'):>12}  {table.says}{' (speed)' if table.is_speed else ''}")
+    print(f"{GALLERY:<10} {'':>12}  the pictures of the documentation: {', '.join(PICTURES)}")
+    return FINE
+
+
+def _took(kept: Path) -> str:
+    """Return how long the table that is kept took, as it says itself."""
+    spent = spent_s(read_rows(kept)) if kept.exists() else None
+    return "" if spent is None else f"{spent / 60:.0f} CPU min"
+
+
+def _made(name: str, order: Order, chosen: argparse.Namespace) -> int:
+    """Make one table, judge it, and compare it."""
+    table = TABLES[name]
+    print(f"== {name}: {table.says}", flush=True)
     try:
-        rows = resumed_table(chosen.out / name, agreement_table, tell=lambda line: print(line, flush=True), **options)
+        rows = table.make(order, lambda line: print(line, flush=True))
     except DataMissingError as error:
         print(error, file=sys.stderr)
-        return 2
-    verdict = judged(rows)
+        return MISSING
+    verdict = {} if table.judge is None else dict(table.judge(rows))
     for what, cells in verdict.items():
         print(f"{what}: {cells}")
-    return 1 if verdict["beyond_bar"] or verdict["wrongly_valid"] else 0
+    beyond = bool(verdict.get("beyond_bar") or verdict.get("wrongly_valid"))
+    has_moved = not order.quick and _compared(name, order, chosen)
+    if chosen.keep and not order.quick:
+        chosen.against.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(order.out / f"{name}.csv", chosen.against / f"{name}.csv")
+    return BEYOND if beyond or has_moved else FINE
 
 
-def _memory_training(out: Path, data: list[str] | None, *, quick: bool, work: Path) -> int:
-    """Train, test and sum up; return 0 where the published factor is reached on every data set."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        print("PyTorch is not installed; it comes with the extra `train`: pip install 'accelsim[train]'", file=sys.stderr)
-        return 2
-    from validation import memory_training as study
-
-    name, studies = ("memory_training_quick", study.QUICK) if quick else ("memory_training", study.STUDIES)
-    chosen = tuple(s for s in studies if data is None or s.data in data)
-    tell = partial(print, flush=True)
-    try:
-        rows = resumed_table(out / f"{name}_cells.csv", study.training_table, tell=tell, n_rows=1, studies=chosen, work=work)
-    except DataMissingError as error:
-        print(error, file=sys.stderr)
-        return 2
-    found = study.summary(rows)
-    write_rows(out / f"{name}.csv", found)
-    for row in found:
-        print("  ".join(str(value) for value in row.values() if value != ""))
-    verdict = study.judged(found)
-    for what, of in verdict.items():
-        print(f"{what}: {of}")
-    return 0 if all(of["reached"] for of in verdict.values()) else 1
+def _compared(name: str, order: Order, chosen: argparse.Namespace) -> bool:
+    """Say what moved; return whether anything did. Tables of speed move with the machine, and are told only."""
+    kept, made = (folder / f"{name}.csv" for folder in (chosen.against, order.out))
+    if not kept.exists():
+        print(f"nothing is kept in {kept} to compare with; --keep keeps this")
+        return False
+    before, after = read_rows(kept), read_rows(made)
+    if order.networks:
+        before, after = ([row for row in rows if row.get("network") in (None, *order.networks)] for rows in (before, after))
+    found = moved(before, after, TABLES[name].rule)
+    print(f"moved against {kept}: {len(found)} of {len(before)} rows" if found else f"nothing moved against {kept} ({len(before)} rows)")
+    for line in found:
+        print(f"  {line}")
+    return bool(found) and not TABLES[name].is_speed
 
 
-def _chips(out: Path, networks: list[str] | None) -> int:
-    """Make the table of whole chips; it has no bar, but every prediction in it should call itself valid."""
-    chosen = tuple(networks or CHIP_NETWORKS)
-    rows = resumed_table(out / "chips.csv", chip_table, tell=lambda line: print(line, flush=True), n_rows=1, networks=chosen)
-    print(f"not_valid: {[row['cell'] for row in rows if str(row['valid']) != 'True']}")
-    return 0
-
-
-def _published(table: str, out: Path) -> int:
-    """Make a table of published numbers beside ours; it is data to read, not judged here."""
-    module = import_module(f"validation.{table}")
-    try:
-        rows = [{name: _rounded(row[name]) for name in module.COLUMNS} for row in getattr(module, f"{table}_table")()]
-    except DataMissingError as error:
-        print(error, file=sys.stderr)
-        return 2
-    write_rows(out / f"{table}.csv", rows)
-    for row in rows:
-        print("  ".join(value for value in row.values() if value))
-    return 0
-
-
-def _rounded(value: float | str) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _memory(out: Path, networks: list[str] | None, *, quick: bool) -> int:
-    from validation import memory
-
-    options: dict[str, Any] = {"networks": tuple(networks or memory.NETWORKS)}
-    if quick:
-        options |= {"networks": tuple(networks or memory.NETWORKS[:1]), "rates": (1e-6, 1e-4), "n_images": 16}
-    name = "memory_quick.csv" if quick else "memory.csv"
-    try:
-        rows = resumed_table(out / name, memory.memory_table, tell=lambda line: print(line, flush=True), n_rows=1, **options)
-    except DataMissingError as error:
-        print(error, file=sys.stderr)
-        return 2
-    verdict = memory.judged(rows)
-    for what, cells in verdict.items():
-        print(f"{what}: {cells}")
-    return 1 if any(verdict.values()) else 0
-
-
-def _specs(out: Path, networks: list[str] | None) -> int:
-    try:
-        rows = resumed_table(
-            out / "specs.csv",
-            spec_table,
-            tell=lambda line: print(line, flush=True),
-            n_rows=1,
-            networks=tuple(networks or NETWORKS),
-        )
-    except DataMissingError as error:
-        print(error, file=sys.stderr)
-        return 2
-    verdict = judged_specs(rows)
-    for what, cells in verdict.items():
-        print(f"{what}: {cells}")
-    return 1 if verdict["beyond_bar"] or verdict["wrongly_valid"] else 0
+def _gallery() -> int:
+    """Draw the pictures of the documentation, and write their page, where they are kept."""
+    for path in draw(DOCS / "pictures"):
+        print(path, flush=True)
+    (DOCS / "gallery.rst").write_text(page(), encoding="utf-8")
+    return FINE
 
 
 if __name__ == "__main__":

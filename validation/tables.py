@@ -119,6 +119,12 @@ def judged(rows: list[Row], *, tol_rel: float = 0.05) -> dict[str, Any]:
     return {"beyond_bar": closure, "wrongly_valid": wrong_valid, "needless_alarms": alarms, "n_below_1_percent": small}
 
 
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a CSV, as text."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def write_rows(path: Path, rows: list[Row]) -> None:
     """Write a CSV under a temporary name and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +140,7 @@ def resumed_table(
     path: Path, make: Callable[..., Iterator[Row]], *, tell: Callable[[str], None], n_rows: int | None = None, **options: Any
 ) -> list[Row]:
     """Make a table into `path`, keeping whole cells (of `n_rows` rows, by default one a method) that are already there; return its rows."""
-    rows: list[Row] = list(csv.DictReader(path.open())) if path.exists() else []
+    rows = read_rows(path) if path.exists() else []
     n_methods = len(options.get("methods", CLOSURES)) if n_rows is None else n_rows
     counts: dict[str, int] = {}
     for row in rows:

@@ -165,21 +165,14 @@ TIME_PICTURES = {
 
 
 def _of_time(report: TimeReport) -> Story:
+    drawn = ("stages", *report.pictures())
     return Story(
         question=f"How fast is {report.provenance.network} on this chip, what does it take, and what limits it?",
         answer=tuple(_time_sentences(report)),
         alarm=False,
-        pictures=tuple((caption, partial(report.plot, what=what)) for what, caption in TIME_PICTURES.items() if _can_draw(report, what)),
+        pictures=tuple((caption, partial(report.plot, what=what)) for what, caption in TIME_PICTURES.items() if what in drawn),
         tables=(("Stages", report.to_dicts()), ("Energy by component", _energies(report))),
     )
-
-
-def _can_draw(report: TimeReport, what: str) -> bool:
-    if what in ("gantt", "power"):
-        return report.bars is not None and report.trace_power_w is not None
-    if what in ("energy", "layers"):
-        return report.energy_j > 0.0
-    return what != "roofline" or any(row.operations and row.moved_bits and row.work_s for row in report.stages)
 
 
 def _time_sentences(report: TimeReport) -> Iterator[str]:

@@ -40,6 +40,6 @@ def plot_growth(layers: Sequence[Grown], *, network: str, note: str = "", ax: "A
     ax.invert_yaxis()
     ax.set_xlabel("squared error over the variance of the layer's output")
     light_frame(ax, grid="x")
-    ax.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.6 / max(2.8, 1.7 + 0.3 * len(layers))), ncols=2)
+    ax.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.95 / max(2.8, 1.7 + 0.3 * len(layers))), ncols=2)
     title(ax, f"{network}: how the error grows", note=note)
     return ax
