@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     for network in chosen.networks:
         if not all(network in networks_of(name) for name in names if name != GALLERY):
             parser.error(f"--networks {network}: not of {', '.join(names)}, which have {', '.join(networks_of(names[0]))}")
-    order = Order(out=chosen.out, networks=tuple(chosen.networks), quick=chosen.quick)
+    order = Order(out=chosen.out, networks=tuple(chosen.networks), quick=chosen.quick, work=chosen.work)
     return max([_gallery() if name == GALLERY else _made(name, order, chosen) for name in names], default=FINE)
 
 
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", action="store_true", help="replace the kept tables by the new ones")
     parser.add_argument("--networks", nargs="+", default=[], metavar="NET", help="only these of the tables' networks")
     parser.add_argument("--quick", action="store_true", help="embedded networks at two noise levels, in minutes; not compared")
+    parser.add_argument("--work", type=Path, default=Path(".memory_training"), help="of memory_training: folder of networks in training")
     parser.add_argument("--speed", action="store_true", help="with the tables of times, which are other on another machine")
     return parser
 

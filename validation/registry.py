@@ -20,11 +20,12 @@ Judge = Callable[[list[Row]], Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is asked of a table: its folder, networks (empty: all of the table's), and whether the quick version will do."""
+    """What is asked of a table: its folder, networks (empty: all), if the quick version will do, where networks in training are."""
 
     out: Path
     networks: tuple[str, ...] = ()
     quick: bool = False
+    work: Path = Path(".memory_training")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,8 @@ class Table:
     is_speed: bool = False
 
 
+TRAINED = ("fashion_mnist", "cifar10_jpeg")
+"""Data sets that `memory_training` is of, in place of networks."""
 RATIO = Rule(key=("cell", "method"), value="ratio", low="ci_low", high="ci_high", words=("used", "valid"))
 
 
@@ -83,7 +86,7 @@ def _chips(order: Order, tell: Tell) -> list[Row]:
 
 
 def _memory_training(order: Order, tell: Tell) -> list[Row]:
-    """Train, test and sum up; networks in training are kept beside the table, and gone on with."""
+    """Train, test and sum up; networks in training are kept, and gone on with."""
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -91,8 +94,8 @@ def _memory_training(order: Order, tell: Tell) -> list[Row]:
     from validation import memory_training as study
 
     studies = tuple(s for s in (study.QUICK if order.quick else study.STUDIES) if not order.networks or s.data in order.networks)
-    place, work = order.out / "memory_training_cells.csv", order.out / "memory_training"
-    found = study.summary(resumed_table(place, study.training_table, tell=tell, n_rows=1, studies=studies, work=work))
+    place = order.out / "memory_training_cells.csv"
+    found = study.summary(resumed_table(place, study.training_table, tell=tell, n_rows=1, studies=studies, work=order.work))
     write_rows(order.out / "memory_training.csv", found)
     return found
 
@@ -171,7 +174,7 @@ TABLES: dict[str, Table] = {
     ),
     "memory_training": Table(
         says="what training for unreliable memory saves, beside what is published", make=_memory_training, judge=_judged_training,
-        rule=Rule(key=("data",), numbers=("*",), tolerance_rel=0.05),
+        rule=Rule(key=("data", "method", "n_domains", "budget_rel"), numbers=("*",), tolerance_rel=0.05),
     ),
     "mnsim": Table(
         says="latency, energy and area beside MNSIM 2.0's own", make=_published("mnsim"),
@@ -202,7 +205,7 @@ TABLES: dict[str, Table] = {
 
 def networks_of(name: str) -> tuple[str, ...]:
     """Return the networks that a table may be limited to."""
-    known = {"agreement": tuple(s.network for s in AGREEMENT), "deep": tuple(s.network for s in DEEP)}
+    known = {"agreement": tuple(s.network for s in AGREEMENT), "deep": tuple(s.network for s in DEEP), "memory_training": TRAINED}
     return known.get(name, (*embedded_names(), *EXTERNAL))
 
 
