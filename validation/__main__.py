@@ -19,8 +19,13 @@ FINE, BEYOND, MISSING = 0, 1, 2
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the tables; return 0 when every cell is within its bar and none moved, 1 otherwise, 2 where data is missing."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["fuzz"]:
+        from validation.fuzz.campaign import main as fuzz
+
+        return fuzz(given[1:], lambda line: print(line, flush=True))
     parser = _parser()
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args(given)
     if chosen.list:
         return _listed(chosen.against)
     if unknown := [name for name in chosen.tables if name not in (*TABLES, GALLERY)]:
@@ -34,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m validation", description=__doc__, epilog="`fuzz` has options of its own: fuzz --help")
     parser.add_argument("tables", nargs="*", metavar="TABLE", help="which; by default all but those of speed (--list names them)")
     parser.add_argument("--list", action="store_true", help="list the tables, what they say, and how long they take")
     parser.add_argument("--out", type=Path, default=NEW, help=f"folder of the new tables; what is there already is kept ({NEW})")
