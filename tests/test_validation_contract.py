@@ -274,7 +274,8 @@ def test_every_registered_law_is_under_contract() -> None:
     tested = {type(law) for test in CellLawContract.__subclasses__() for law in test.laws}
     assert set(PROGRAMMING_LAWS.values()) <= tested
     assert set(READ_LAWS.values()) == {type(law) for test in ReadLawContract.__subclasses__() if test.registered for law in test.laws}
-    assert {*AGEING_LAWS.values(), *LOW_FREQUENCY_LAWS.values()} - tested == {PiecewiseDrift, OneOverF, PiecewiseOneOverF}, "elsewhere"
+    elsewhere = {PiecewiseDrift, OneOverF, PiecewiseOneOverF}  # subclasses of other files count where those were imported
+    assert {*AGEING_LAWS.values(), *LOW_FREQUENCY_LAWS.values()} - tested <= elsewhere
 
 
 # Negative controls: laws and operators that are wrong, each in one way.
