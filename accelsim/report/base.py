@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from accelsim._version import __version__
-from devices.base.quantity import percent as percent  # kept under its old name until every importer has moved
 
 if TYPE_CHECKING:
     import pandas
