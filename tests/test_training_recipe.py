@@ -68,6 +68,7 @@ def test_all_faults_of_a_recipe_are_told_at_once() -> None:
         (('coding = "binary"\nn_bits = 1', 'coding = "unsigned"\nn_bits = 4'), "weights have signs"),
         (('kind = "lanmax"\nenergy_budget_rel = 0.3', 'kind = "uniform"'), "give one of error_rate_p, energy_budget_rel"),
         (('kind = "lanmax"', 'kind = "random_bit_errors"\nerror_rate_p = 0.6'), "energy_budget_rel"),
+        (("energy_budget_rel = 0.3", "energy_budget_rel = 0.05"), "method.energy_budget_rel: 0.05: need 0.05415 to 1,"),
         (('kind = "exponential"', 'kind = "fixed_point"\nerror_rate_p = 1e-3\nenergy_reference = "x"\nsource = "y"'), "trades energy"),
     ],
 )

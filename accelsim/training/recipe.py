@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from accelsim.training.layout import parse_layers
+from accelsim.training.rates import HIGHEST_P
 from devices.base.errors import SpecError, no_file
 from devices.base.toml_codec import Faults, about, check_types, decode, parse_toml, raise_faults, read_text, write_lines
 from devices.memory_faults import FAULT_KINDS, MemoryFaults
@@ -190,6 +191,10 @@ class Recipe:
         least, largest = self.law.bounds
         if least == largest and self.method.kind != "random_bit_errors":
             raise SpecError(f"law: {self.law.kind} has one error rate; the method {self.method.kind} needs a law that trades energy for it")
+        budget = getattr(self.method, "energy_budget_rel", None)
+        low, high = (float(self.law.energy_rel(p)) for p in (min(largest, HIGHEST_P), least))
+        if budget is not None and not low <= budget <= high:
+            raise SpecError(f"method.energy_budget_rel: {budget:g}: need {low:.4g} to {high:.4g}, the range of the law {self.law.kind}")
 
     @property
     def digest(self) -> str:
