@@ -53,7 +53,7 @@ def test_one_command_makes_the_table_and_goes_on_where_it_stopped(
     monkeypatch.setattr(study, "QUICK", (replace(TINY, ways=ways, more=(Way(name="narrower", energy_rel=0.3),)),))
     arguments = ["memory_training", "--quick", "--out", str(tmp_path), "--work", str(tmp_path / "work")]
     assert main(arguments) in (0, 1)
-    cells = tmp_path / "memory_training_quick_cells.csv"
+    cells = tmp_path / "memory_training_cells.csv"
     whole = cells.read_bytes()
     rows = list(csv.DictReader(cells.open()))
     assert [(r["seed"], r["method"]) for r in rows] == [
@@ -65,7 +65,7 @@ def test_one_command_makes_the_table_and_goes_on_where_it_stopped(
     main(arguments)
     again = {r["cell"]: r for r in csv.DictReader(cells.open())}
     assert again == {r["cell"]: r for r in rows}
-    assert "reached" in capsys.readouterr().out
+    assert "beyond_bar" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -74,6 +74,6 @@ def test_the_quick_study_saves_a_third_within_a_point(tmp_path: Path) -> None:
     if not study.FASHION_FOLDER.is_dir():
         pytest.skip("needs Debian's package dataset-fashion-mnist")
     main(["memory_training", "--quick", "--out", str(tmp_path), "--work", str(tmp_path / "work")])
-    lost = {r["method"]: float(r["lost_points"]) for r in csv.DictReader((tmp_path / "memory_training_quick.csv").open())}
+    lost = {r["method"]: float(r["lost_points"]) for r in csv.DictReader((tmp_path / "memory_training.csv").open())}
     assert lost["lanmax"] < 1.5
     assert lost["uniform"] > lost["lanmax"] + 1.0
