@@ -161,7 +161,7 @@ def _optimize(add: Add) -> None:
     _question(verb)
     budget = verb.add_mutually_exclusive_group(required=True)
     budget.add_argument("--power-budget", metavar="POWER", help='least error within this read power: "10 mW"')
-    budget.add_argument("--energy-budget", metavar="ENERGY", help='least error within this energy of an inference: "2 uJ"; needs a [chip]')
+    budget.add_argument("--energy-budget", metavar="ENERGY", help='least error within this energy of an inference: "2 uJ"')
     budget.add_argument("--mse-budget", type=_positive, metavar="MSE", help="least read power within this error: 1e-3")
     verb.add_argument("--per", choices=("layer", "column", "network"), default="layer", help="what has a scale of its own (layer)")
     verb.add_argument(
@@ -171,6 +171,12 @@ def _optimize(add: Add) -> None:
         "--slices", nargs="+", metavar="BITS", help="choose each layer's slices too, among these: 8 4+4 2+2+2+2, one (no slices)"
     )
     verb.add_argument("--area-budget", metavar="AREA", help='refuse chips that are larger: "2 mm2"; needs a [chip]')
+    verb.add_argument(
+        "--memories", choices=("fixed", "layer", "bit"),
+        help="error rates of memories: as they are, one a layer, or one a bit of a layer's words (layer, where memories have energies)",
+    )  # fmt: skip
+    verb.add_argument("--memory-domains", type=_natural, metavar="K", help="voltages that memories share; by default each has its own")
+    verb.add_argument("--memory-codes", action="store_true", help="give a memory a SECDED code where that pays")
     verb.add_argument("--latency-budget", metavar="TIME", help='refuse designs that take longer for an image: "1 ms"; needs a [chip]')
     verb.add_argument("--yield", dest="yield_p", type=_share, metavar="P", help="share of chips that must meet the budget")
     verb.add_argument("--verify", metavar="V.npz", help="samples to verify on; by default the last half of the inputs is held out")

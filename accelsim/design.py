@@ -31,6 +31,7 @@ SCHEMA = 1
 MAX_BITS = 24
 MAX_FILE_BYTES = 16 * 1024 * 1024
 _COLUMNS_A_LINE = 8
+PARTS = ("weights", "activations", "partial_sums")
 _TEXTS = ("network_digest", "accelerator_digest", "origin")
 
 
@@ -48,6 +49,10 @@ class Design:
         Bits of the converters behind the columns, by layer name, where the optimum chose them.
     slice_bits
         Bits of each slice of a layer's weights, by layer name, where the optimum chose them; `place` takes them, for ranges go with them.
+    memory_p
+        Error rates of memories by part (`weights`, `activations`, `partial_sums`) and layer name: one, or one for each bit, lowest first.
+    memory_secded
+        By part, the layers whose words have a SECDED code; a part that is named has none in other layers.
     network_digest, accelerator_digest, origin
         What it was found for and how, as text; empty where not known.
     """
@@ -56,6 +61,8 @@ class Design:
     scale: Scale = "layer"
     adc_bits: Mapping[str, int] = field(default_factory=dict)
     slice_bits: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    memory_p: Mapping[str, Mapping[str, Conductances]] = field(default_factory=dict)
+    memory_secded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     network_digest: str = ""
     accelerator_digest: str = ""
     origin: str = field(default="")
@@ -64,8 +71,9 @@ class Design:
         wrong = [f"{name}: need text" for name in _TEXTS if not isinstance(getattr(self, name), str)]
         if self.scale not in get_args(Scale):
             wrong.append(f"scale: {shown(self.scale)}: need {' | '.join(get_args(Scale))}")
-        if not isinstance(self.g_used_siemens, Mapping) or not self.g_used_siemens:
+        if not isinstance(self.g_used_siemens, Mapping) or not (self.g_used_siemens or self.memory_p):
             wrong.append("g_used_siemens: need at least one layer")
+        wrong += _wrong_rates(self.memory_p, self.memory_secded)
         if any(not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_BITS for n in self.adc_bits.values()):
             wrong.append(f"adc_bits: need whole numbers from 1 to {MAX_BITS}")
         if any(not bits or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in bits) for bits in self.slice_bits.values()):
@@ -78,13 +86,19 @@ class Design:
         object.__setattr__(self, "g_used_siemens", MappingProxyType(used))
         object.__setattr__(self, "adc_bits", MappingProxyType(dict(self.adc_bits)))
         object.__setattr__(self, "slice_bits", MappingProxyType({name: tuple(bits) for name, bits in self.slice_bits.items()}))
+        object.__setattr__(self, "memory_p", MappingProxyType({part: dict(rates) for part, rates in self.memory_p.items()}))
+        object.__setattr__(self, "memory_secded", MappingProxyType({part: tuple(has) for part, has in self.memory_secded.items()}))
 
     def __hash__(self) -> int:
-        return hash((self.scale, *(tuple(part.items()) for part in (self.g_used_siemens, self.adc_bits, self.slice_bits))))
+        rates = tuple((part, tuple(by_layer.items())) for part, by_layer in self.memory_p.items())
+        codes = tuple(self.memory_secded.items())
+        plain = (tuple(part.items()) for part in (self.g_used_siemens, self.adc_bits, self.slice_bits))
+        return hash((self.scale, *plain, rates, codes))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        more = {name: getattr(self, name) for name in (*_TEXTS, "scale")}
-        return _rebuilt, (more | {name: dict(getattr(self, name)) for name in ("g_used_siemens", "adc_bits", "slice_bits")},)
+        more = {name: getattr(self, name) for name in _TEXTS}
+        kept = {name: dict(getattr(self, name)) for name in ("g_used_siemens", "adc_bits", "slice_bits", "memory_p", "memory_secded")}
+        return _rebuilt, (kept | {"scale": self.scale} | more,)
 
     def check_against(self, accelerator: Accelerator) -> None:
         """Raise SpecError unless every conductance is in the range of its layer's cells: g_min < g_used <= g_max."""
@@ -184,10 +198,33 @@ def _lines(design: Design) -> Iterator[str]:
         yield from ("", "[adc_bits]", *(f"{key_text(layer)} = {n}" for layer, n in design.adc_bits.items()))
     if design.slice_bits:
         yield from ("", "[slice_bits]", *(f"{key_text(layer)} = {list(bits)}" for layer, bits in design.slice_bits.items()))
+    for part, rates in design.memory_p.items():
+        yield from ("", f"[memory_p.{part}]", *(f"{key_text(layer)} = {value_text('memory_p', p)}" for layer, p in rates.items()))
+    if design.memory_secded:
+        listed = {part: ", ".join(map(string_text, layers)) for part, layers in design.memory_secded.items()}
+        yield from ("", "[memory_secded]", *(f"{part} = [{layers}]" for part, layers in listed.items()))
+
+
+def _wrong_rates(memory_p: object, memory_secded: object) -> list[str]:
+    """Return what is wrong with the memories of a design."""
+    if not isinstance(memory_p, Mapping) or not all(isinstance(rates, Mapping) for rates in memory_p.values()):
+        return ["memory_p: need tables of layer names and error rates, one for each of weights, activations, partial_sums"]
+    wrong = []
+    for part, by_layer in memory_p.items():
+        if part not in PARTS:
+            wrong.append(f"memory_p.{shown(part)}: need {' | '.join(PARTS)}")
+        for layer, p in by_layer.items():
+            rates = p if isinstance(p, tuple) else (p,)
+            if not rates or any(isinstance(r, bool) or not isinstance(r, int | float) or not 0.0 <= r <= 0.5 for r in rates):
+                wrong.append(f"{joined('memory_p', part)}.{key_text(layer)}: {shown(p)}: need error rates from 0 to 0.5")
+    named = isinstance(memory_secded, Mapping) and all(isinstance(layers, tuple | list) for layers in memory_secded.values())
+    if not named or any(part not in PARTS for part in memory_secded):  # type: ignore[attr-defined]
+        wrong.append(f"memory_secded: need lists of layer names, by {' | '.join(PARTS)}")
+    return wrong
 
 
 def _checked_table(table: dict[str, Any], *, faults: Faults) -> dict[str, Any]:
-    known = ("schema", "scale", *_TEXTS, "g_used_siemens", "adc_bits", "slice_bits")
+    known = ("schema", "scale", *_TEXTS, "g_used_siemens", "adc_bits", "slice_bits", "memory_p", "memory_secded")
     for name in table:
         if name not in known:
             faults.add_unknown("", name, known=known)
@@ -200,7 +237,7 @@ def _checked_table(table: dict[str, Any], *, faults: Faults) -> dict[str, Any]:
         if not isinstance(table.get(name, ""), str):
             faults.add(name, "need text in quotes", value=table[name])
     used = table.get("g_used_siemens", {})
-    if not isinstance(used, dict) or not used:
+    if not isinstance(used, dict) or not (used or table.get("memory_p")):
         faults.add("g_used_siemens", "need a table of layer names and conductances")
         used = {}
     values = {name: _conductances(value, faults=faults, name=name) for name, value in used.items()}
@@ -213,4 +250,15 @@ def _checked_table(table: dict[str, Any], *, faults: Faults) -> dict[str, Any]:
         faults.add("slice_bits", "need a table of layer names and lists of bits, e.g. [4, 4]")
         slices = {}
     texts = {name: table[name] for name in _TEXTS if name in table}
-    return {"g_used_siemens": values, "scale": scale, "adc_bits": bits, "slice_bits": {n: tuple(of) for n, of in slices.items()}} | texts
+    sliced = {n: tuple(of) for n, of in slices.items()}
+    memory = {name: table[name] for name in ("memory_p", "memory_secded") if name in table}
+    if isinstance(memory.get("memory_p"), dict):
+        memory["memory_p"] = {part: _tuples(rates) for part, rates in memory["memory_p"].items()}
+    return {"g_used_siemens": values, "scale": scale, "adc_bits": bits, "slice_bits": sliced} | memory | texts
+
+
+def _tuples(rates: object) -> object:
+    """Return error rates with tuples for lists."""
+    if not isinstance(rates, dict):
+        return rates
+    return {layer: tuple(p) if isinstance(p, list) else p for layer, p in rates.items()}

@@ -14,11 +14,13 @@ from accelsim.conducting import ReadConduction
 from accelsim.datapath import DataPath
 from accelsim.design import Design
 from accelsim.lower import IDEAL_WIRES, ArraySite
+from accelsim.memory_spec import StoredWords
 from accelsim.stored_signals import Buffers
 from accelsim.stored_weights import WordSite
-from accelsim.values_in_memory import calibrated_buffers
+from accelsim.values_in_memory import accesses_of, calibrated_buffers
 from devices.base.errors import SamplesError, SpecError
 from devices.base.toml_codec import joined
+from devices.ecc import Secded
 from devices.law import ArrayMap
 from workloads.network import INPUT, Network, Node, digest_of, to_lanes
 from workloads.operators.base import Array
@@ -159,6 +161,10 @@ class Plan:
         if unknown := design.adc_bits.keys() - set(names):
             raise SpecError(f"design gives converter bits to a layer {min(unknown)!r} that the network does not have")
         moved = tuple(layer.with_adc_bits(design.adc_bits[layer.name]) if layer.name in design.adc_bits else layer for layer in moved)
+        for part, rates in design.memory_p.items():
+            if unknown := rates.keys() - {layer.name for layer in moved if part in _parts(layer)}:
+                raise SpecError(f"design gives an error rate to memory.{part} of layer {min(unknown)!r}, which has none; check the spec")
+        moved = tuple(with_specs(layer, partial(_redesigned, design, layer.name)) for layer in moved)
         return replace(self, layers=moved, design=design)
 
     def rescaled(self, scale: str) -> "Plan":
@@ -183,6 +189,7 @@ class Plan:
         used = [values for layer in self.layers for values in (layer.site.g_used_siemens, layer.site.w_max)]
         if self.design is not None and self.design.adc_bits:
             used.append(np.array(list(self.design.adc_bits.values())))
+        used += [access.memory.error_rates for layer in self.layers for access in accesses_of(layer)]
         return digest_of(self.network.digest, self.accelerator.digest, self.calibration_digest, *used)
 
     @property
@@ -410,6 +417,37 @@ def _read_conduction(local: Accelerator) -> ReadConduction | None:
             "read at a lower voltage, or give a law that reaches further"
         )
     return ReadConduction(law=law, v_read_v=v_read)
+
+
+def with_specs(layer: PlacedLayer, change: Callable[[str, StoredWords], StoredWords]) -> PlacedLayer:
+    """Return the layer with other memories, `change(part, spec)` of each that it has."""
+    site, buffers = layer.site, layer.buffers
+    if isinstance(site, WordSite):
+        site = site.with_spec(change("weights", site.spec))  # type: ignore[arg-type]
+    if buffers is not None:
+        moved = {name: one.with_spec(change(one.part, one.spec)) for name, one in buffers.sites()}  # type: ignore[arg-type]
+        buffers = replace(buffers, **moved)  # type: ignore[arg-type]
+    return replace(layer, site=site, buffers=buffers)
+
+
+def _parts(layer: PlacedLayer) -> tuple[str, ...]:
+    return tuple(access.part for access in accesses_of(layer))
+
+
+def _redesigned(design: Design, layer: str, part: str, spec: StoredWords) -> StoredWords:
+    """Return a memory at the design's error rates, with a code or none."""
+    p = design.memory_p.get(part, {}).get(layer)
+    if p is None:
+        return spec
+    ecc = spec.ecc
+    if part in design.memory_secded:
+        ecc = (spec.ecc or Secded()) if layer in design.memory_secded[part] else None
+    many = p if isinstance(p, tuple) else None
+    decode, encode = (spec.decode_energy_j, spec.encode_energy_j) if ecc is not None else (0.0, 0.0)
+    return replace(
+        spec, energy_rel=None, v_rel=None, error_rate_p=None if isinstance(p, tuple) else p, bit_error_rates_p=many, ecc=ecc,
+        decode_energy_j=decode, encode_energy_j=encode,
+    )  # fmt: skip
 
 
 def _largest_by_column(layer: PlacedLayer) -> Array:

@@ -66,6 +66,15 @@ class WordSite(ArraySite):
         """No conductance stands for a weight."""
         return np.zeros(self.operator.n_columns)
 
+    @property
+    def span_siemens(self) -> Array:
+        """No range of conductances is used."""
+        return np.zeros(self.operator.n_columns)
+
+    def targets(self, *, quantized: bool = True) -> Cells:
+        """Return no conductance."""
+        return self.stored()[0]
+
     def sound(self) -> "WordSite":
         """Return the site whose bits do not err."""
         return replace(self, faulty=False)

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from validation import chips, memory, specs
+from validation import chips, joint, memory, specs
 from validation.moved import Rule
 from validation.networks import EXTERNAL, DataMissingError
 from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, Row, Study, agreement_table, judged, read_rows, resumed_table, write_rows
@@ -78,6 +78,12 @@ def _memory(order: Order, tell: Tell) -> list[Row]:
     if order.quick:
         options = {"networks": order.networks or memory.NETWORKS[:1], "rates": (1e-6, 1e-4), "n_images": 16}
     return resumed_table(order.out / "memory.csv", memory.memory_table, tell=tell, n_rows=1, **options)
+
+
+def _joint(order: Order, tell: Tell) -> list[Row]:
+    network = (order.networks or (joint.NETWORK,))[0]
+    n_images = 8 if order.quick else 16
+    return resumed_table(order.out / "joint.csv", joint.joint_table, tell=tell, n_rows=1, network=network, n_images=n_images)
 
 
 def _chips(order: Order, tell: Tell) -> list[Row]:
@@ -163,6 +169,10 @@ TABLES: dict[str, Table] = {
     "specs": Table(
         says="predicted over sampled MSE for converters, slices, wires and cells of many kinds", make=_specs,
         rule=Rule(key=("cell", "spec"), value="ratio", low="ci_low", high="ci_high", words=("used", "valid")), judge=specs.judged,
+    ),
+    "joint": Table(
+        says="conductances and memory energy under one budget, against either alone", make=_joint,
+        rule=Rule(key=("cell",), value="mse", low="ci_low", high="ci_high"), judge=joint.judged,
     ),
     "memory": Table(
         says="predicted over sampled MSE of networks in memories that err", make=_memory,

@@ -19,7 +19,7 @@ import numpy as np
 
 from accelsim.ledger import conversions_of, inferences_per_second
 from accelsim.optimizer.closed_form import minimize_mse, minimize_power
-from accelsim.optimizer.problem import BiasModel, Infeasible, Problem
+from accelsim.optimizer.problem import Infeasible, Problem
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.response.target import ideal_weights
 from devices.base.errors import SpecError
@@ -110,7 +110,7 @@ def choose_bits(
     now = table.totals([table.bits.index(present[name]) if present[name] in table.bits else len(table.bits) - 1 for name in table.layers])
 
     def value(mse: float, power_w: float) -> "tuple[float, float] | Infeasible":
-        moved = _moved(problem, mse - now[0], power_w - now[1])
+        moved = problem.moved(mse - now[0], power_w - now[1])
         found = minimize_mse(moved, power_budget_w) if power_budget_w is not None else minimize_power(moved, mse_budget or 0.0)
         return found if isinstance(found, Infeasible) else (found.mse, found.power_w)
 
@@ -177,10 +177,3 @@ def _bound(points: list[tuple[float, float]], value: Value, side: int, best: flo
             if not isinstance(found, Infeasible):
                 best = min(best, found[side])
     return best
-
-
-def _moved(problem: Problem, mse: float, power_w: float) -> Problem:
-    """Return the problem of the scales with so much more error and power that they do not change."""
-    bias = problem.bias
-    moved = BiasModel(q2=max(bias.q2 + mse, 0.0), linear_siemens=bias.linear_siemens, factor_siemens=bias.factor_siemens)
-    return replace(problem, bias=moved, p0_w=max(problem.p0_w + power_w, 0.0))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy import stats
@@ -13,17 +13,32 @@ from accelsim.design import MAX_BITS, Design
 from accelsim.optimizer.bits import BitChoice, bit_table, choose_bits
 from accelsim.optimizer.closed_form import best_common_scale, minimize_mse, minimize_power
 from accelsim.optimizer.coefficients import Coefficients, coefficients
+from accelsim.optimizer.memories import (
+    MemoryChoice,
+    MemoryProblem,
+    as_design,
+    best_memories,
+    in_words,
+    memory_sites,
+    price_range,
+)
 from accelsim.optimizer.pareto import pareto
 from accelsim.optimizer.problem import CommonScale, Infeasible, Problem, Solution
 from accelsim.optimizer.slices import check_slicings, sliced
 from accelsim.optimizer.tabulated import LEAST, N_GRID, Tabulated, needs_table, tabulated
 from accelsim.placement import Plan, check_question
+from accelsim.prediction.events import without_faults
 from accelsim.prediction.predict import predict
+from accelsim.prediction.question import Question as PredictionQuestion
 from accelsim.report.design_report import Baseline, DesignReport
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import ErrorReport, TrialReport
+from accelsim.response.linear import respond
+from accelsim.response.probes import n_probes_for
 from accelsim.response.target import Reference, graph_to_output, reference_outputs
 from accelsim.sampling.monte_carlo import Progress, monte_carlo
+from accelsim.sampling.programmings import Programmer
+from accelsim.values_in_memory import accesses_of
 from devices.base.errors import SamplesError, SpecError, UnsupportedMethodError
 from devices.base.quantity import format_quantity
 from workloads.network import Network
@@ -31,6 +46,7 @@ from workloads.operators.base import Array
 from workloads.samples import Samples
 
 Per = Literal["layer", "column", "network"]
+Memories = Literal["fixed", "layer", "bit"]
 MAX_REFRESH = 6
 SETTLED = 2e-3
 N_PARETO = 41
@@ -42,6 +58,17 @@ class _Question:
     mse_budget: float | None
     per: Per
     yield_p: float | None
+    memories: Memories = "fixed"
+    memory_domains: int | None = None
+    memory_codes: bool = False
+
+
+def usual_memories(plan: Plan) -> Memories:
+    """Return whether memories are moved where nothing is said: if all have an energy, and any an error rate that could change."""
+    every = [access for layer in plan.layers for access in accesses_of(layer)]
+    known = all(a.memory.read_energy_j > 0.0 or a.memory.write_energy_j > 0.0 for a in every)
+    movable = any(a.memory.law.bounds[0] < a.memory.law.bounds[1] for a in every)
+    return "layer" if known and movable else "fixed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +98,9 @@ def optimize(
     adc_bits: tuple[int, int] | None = None,
     slice_bits: Sequence[tuple[int, ...]] | None = None,
     calibration: Samples | None = None,
+    memories: Memories | None = None,
+    memory_domains: int | None = None,
+    memory_codes: bool = False,
     output: str | None = None,
     reference: Reference = "float",
     mc_rel_error: float = 0.01,
@@ -84,7 +114,9 @@ def optimize(
     Moves `mapping.g_used_siemens`, one a layer, a column, or one for the network, by the closed form in coefficients that
     are refreshed at each answer. Without `verify`, the last half of `samples` is held out for it. With `yield_p`, that
     share of chips meets the budget. With `adc_bits=(least, most)` the bits of each layer's ADC are chosen as well, so that
-    converters and conductances share the budget. An energy budget is that of a whole inference: what the chip takes beside reading is
+    converters and conductances share the budget. Error rates of memories are moved too, one a `layer` or one a `bit` of it, or stay
+    `fixed`; by default they move where memories have energies. They may share `memory_domains` voltages, and with `memory_codes` each gets
+    SECDED where that pays: one multiplier prices all. An energy budget is that of a whole inference: what the chip takes beside reading is
     taken away first. With `latency_budget_s` an image must also be done in time, with `area_budget_m2` the chip must be small enough.
     With `slice_bits`, a list of slicings such as [(8,), (4, 4)], the slices of each layer's weights are chosen with its conductance;
     that needs the `calibration` samples the plan was placed with. Monte-Carlo is not run with
@@ -102,13 +134,17 @@ def optimize(
         from accelsim.timing.budgets import check_latency
 
         notes = (*notes, f"an image takes {format_quantity(check_latency(plan, latency_budget_s), 'second', n_digits=4)}")
-    question = _Question(power_budget_w=power_budget_w, mse_budget=mse_budget, per=per, yield_p=yield_p)
+    question = _Question(
+        power_budget_w=power_budget_w, mse_budget=mse_budget, per=per, yield_p=yield_p, memories=memories or usual_memories(plan),
+        memory_domains=memory_domains, memory_codes=memory_codes,
+    )  # fmt: skip
     _check(question)
+    _check_memories(plan, question)
     sampling = _Sampling(rel_error=mc_rel_error, max_trials=mc_max_trials, threads=threads, checkpoint=checkpoint, progress=progress)
     if slice_bits is not None:
-        if adc_bits is not None or yield_p is not None or per != "layer":
+        if adc_bits is not None or yield_p is not None or per != "layer" or plan.has_memories:
             raise UnsupportedMethodError(
-                "optimize() chooses slices per layer, without adc_bits and yield_p; choose the bits in a second run"
+                "optimize() chooses slices per layer, without adc_bits, yield_p and memories; choose them in a second run"
             )
         check_slicings(slice_bits)
         if calibration is None or calibration.digest != plan.calibration_digest:
@@ -137,6 +173,8 @@ def _read_power(plan: Plan, energy_budget_j: float) -> tuple[float, tuple[str, .
 
     share = read_share(plan, energy_budget_j)
     rest, budget = (format_quantity(energy, "joule", n_digits=4) for energy in (share.rest_j, energy_budget_j))
+    if plan.accelerator.chip is None:
+        return share.read_power_w, (f"{budget} an inference are all for arrays, converters and memories: the spec has no [chip]",)
     return share.read_power_w, (f"of {budget} an inference, {rest} are for what is not reading",)
 
 
@@ -149,18 +187,20 @@ def _answered(
     if verify is None:
         samples, verify = _halves(samples)
     search = _Search(plan, samples, question=question, seed=seed, output=output, reference=reference)
-    if plan.has_faults:
-        raise UnsupportedMethodError(
-            "optimize() cannot weigh stuck cells or wrong bits of memories; optimize without them, and predict() the design with them"
-        )
+    if any(layer.site.is_sparse and not layer.is_digital for layer in plan.layers):
+        raise UnsupportedMethodError("optimize() cannot weigh stuck cells; optimize without cell.stuck, and predict() the design with it")
     if needs_table(plan):
+        if plan.has_memories:
+            raise UnsupportedMethodError("optimize() knows memories beside cells with a closed form only; leave [memory] or these laws out")
         return _by_table(search, verify, adc_bits, sampling=sampling, started=started)
+    search.weigh_memories()
     if adc_bits is not None:
         search.choose_bits(adc_bits)
     found, terms, n_refresh = search.run()
     if isinstance(found, Infeasible):
         return search.infeasible(found, terms, elapsed_s=time.perf_counter() - started)
-    placed = search.placed(found, terms)
+    terms = search.with_memories(terms)
+    placed = search.faulty.with_design(search.design(found, terms))
     mc = search.sampled(placed, verify, sampling)
     held_out = predict(placed, verify, seed=seed, output=output, reference=reference, method="auto")
     return search.report(found, terms, placed, mc=mc, held_out=held_out, n_refresh=n_refresh, elapsed_s=time.perf_counter() - started)
@@ -235,6 +275,12 @@ def _by_table(
     return search.table_report(found, placed, mc=mc, held_out=held_out, elapsed_s=time.perf_counter() - started)
 
 
+def _check_memories(plan: Plan, question: _Question) -> None:
+    """Raise SpecError where memories are to be moved that are not there."""
+    if question.memories != "fixed" and not plan.has_memories:
+        raise SpecError(f"memories: {question.memories}: the spec has no memory; add [memory.weights] or [memory.activations]")
+
+
 def _check(question: _Question) -> None:
     if (question.power_budget_w is None) == (question.mse_budget is None):
         raise SpecError(
@@ -246,6 +292,16 @@ def _check(question: _Question) -> None:
         raise SpecError(f"need a budget above 0, got {value:g}")
     if question.per not in ("layer", "column", "network"):
         raise SpecError(f"per: {question.per!r}: need layer | column | network")
+    if question.memories not in get_args(Memories):
+        raise SpecError(f"memories: {question.memories!r}: need {' | '.join(get_args(Memories))}")
+    if question.memory_domains is not None and question.memory_domains < 1:
+        raise SpecError(f"memory_domains: {question.memory_domains}: need 1 or more")
+    moves = question.memories != "fixed"
+    if not moves and (question.memory_domains is not None or question.memory_codes):
+        raise SpecError(
+            "memory_domains, memory_codes: memories stay fixed here: give them read_energy_j and write_energy_j and a law with a range, "
+            "or memories = \"layer\""
+        )
     if question.yield_p is not None and not 0.0 < question.yield_p < 1.0:
         raise SpecError(f"need 0 < yield_p < 1, got {question.yield_p:g}; 0.95 means that 95 % of chips meet the budget")
 
@@ -263,11 +319,32 @@ class _Search:
     def __init__(self, plan: Plan, samples: Samples, *, question: _Question, seed: int, output: str | None, reference: Reference) -> None:
         self.samples, self.question, self.seed, self.output, self.reference = samples, question, seed, output, reference
         self.scale = "column" if question.per == "column" else plan.layers[0].site.mapping.scale
-        self.plan = plan.rescaled(self.scale)
+        self.faulty = plan.rescaled(self.scale)
+        self.plan = without_faults(self.faulty)
         self.graph: Network = graph_to_output(plan.graph, output)
         self.wanted = reference_outputs(self.plan, self.graph, samples, reference)
         self.factor = 1.0
         self.choice: BitChoice | None = None
+        self.memories: MemoryProblem | None = None
+        self.memory_choice: MemoryChoice | None = None
+
+    def weigh_memories(self) -> None:
+        """Find what faults of the plan's memories do, and what they take."""
+        if not self.faulty.has_memories:
+            return
+        response = respond(
+            self.plan, self.graph, self.samples, seed=self.seed, n_probes=n_probes_for(self.wanted.shape[1], len(self.samples))
+        )
+        programmer = Programmer(self.plan, seed=self.seed)
+        question = PredictionQuestion(
+            plan=self.faulty, programmer=programmer, errors=(), graph=self.graph, samples=self.samples, seed=self.seed, wanted=self.wanted,
+            tol_rel=0.05, reference=self.reference,
+        )  # fmt: skip
+        q = self.question
+        sites = memory_sites(self.faulty, question, response)
+        self.memories = MemoryProblem(sites, per_bit=q.memories == "bit", codes=q.memory_codes, fixed=q.memories == "fixed")
+        if q.memories == "fixed":
+            self.memory_choice = self.memories.present
 
     def choose_bits(self, limits: tuple[int, int]) -> None:
         """Move the plan to the converter bits with which the scales' optimum is best."""
@@ -275,7 +352,7 @@ class _Search:
         if not 1 <= low <= high <= MAX_BITS:
             raise SpecError(f"adc_bits: ({low}, {high}): need 1 <= least <= most <= {MAX_BITS}")
         table = bit_table(self.plan, self.graph, self.samples, range(low, high + 1))
-        terms = self.terms(self.plan, 1.0)
+        terms = self.with_memories(self.terms(self.plan, 1.0))
         present = {layer.name: layer.sense.adc.n_bits for layer in self.plan.layers if layer.sense.adc is not None}
         power, mse = self._budgets(terms)
         choice = choose_bits(table, terms.problem, present, power_budget_w=power, mse_budget=mse)
@@ -324,7 +401,31 @@ class _Search:
         return self.terms(plan, max(factor, 0.05))
 
     def solve(self, terms: Coefficients) -> "Solution | CommonSolution | Infeasible":
-        """Return the optimum of the present model."""
+        """Return the optimum of the present model, memories chosen with the scales."""
+        return self._solve_scales(self.with_memories(terms))
+
+    def with_memories(self, terms: Coefficients) -> Coefficients:
+        """Return the terms with what memories take and damage at the choice that is best with these scales."""
+        if self.memories is None:
+            return terms
+        now = self.memories.present.power_w
+        if self.question.memories != "fixed":
+            self.memory_choice = self._best_memories(self.memories, terms, now)
+        choice = self.memory_choice or self.memories.present
+        return replace(terms, problem=terms.problem.moved(choice.damage, choice.power_w - now))
+
+    def _best_memories(self, memories: MemoryProblem, terms: Coefficients, now: float) -> MemoryChoice | None:
+        def value(damage: float, power_w: float) -> "tuple[float, float] | Infeasible":
+            found = self._solve_scales(replace(terms, problem=terms.problem.moved(damage, power_w - now)))
+            return found if isinstance(found, Infeasible) else (found.mse, found.power_w)
+
+        found = best_memories(memories, value, 0 if self.question.mse_budget is None else 1, prices=price_range(memories))
+        if isinstance(found, Infeasible):
+            return memories.at(price_range(memories)[int(self.question.mse_budget is not None) - 1])
+        choice, n = found[0], self.question.memory_domains
+        return choice if n is None else memories.clustered(choice, n)
+
+    def _solve_scales(self, terms: Coefficients) -> "Solution | CommonSolution | Infeasible":
         q = self.question
         if q.per == "network":
             return _common_solution(terms, self._budgets(terms))
@@ -346,8 +447,8 @@ class _Search:
         return None, q.mse_budget / (float(stats.gamma.ppf(q.yield_p, shape)) / shape)
 
     def placed(self, found: "Solution | CommonSolution", terms: Coefficients) -> Plan:
-        """Return the plan at the answer's conductances."""
-        return self.plan.with_design(self.design(found, terms))
+        """Return the plan at the answer's conductances, memories as they were: what they take is counted from there."""
+        return self.plan.with_design(replace(self.design(found, terms), memory_p={}, memory_secded={}))
 
     def design(self, found: "Solution | CommonSolution", terms: Coefficients) -> Design:
         """Return the answer as conductances of the largest weights."""
@@ -356,6 +457,8 @@ class _Search:
         by_column = terms.groups.spread(c)
         used: dict[str, float | tuple[float, ...]] = {}
         for layer in self.plan.layers:
+            if layer.is_digital:
+                continue
             cell = layer.site.cell
             g = cell.g_min_siemens + by_column[layer.name] * layer.site.w_span
             g = np.where(layer.site.w_span > 0.0, np.clip(g, None, cell.g_max_siemens), cell.g_max_siemens)
@@ -364,9 +467,12 @@ class _Search:
         scale = "column" if self.question.per == "column" else self.scale
         if scale == "network" and len(set(used.values())) > 1:
             scale = "layer"
+        rates, codes = ({}, {}) if self.memories is None or self.memory_choice is None else as_design(self.memories, self.memory_choice)
         return Design(
             g_used_siemens=used,
             scale=scale,
+            memory_p=rates,
+            memory_secded=codes,
             adc_bits={} if self.choice is None else dict(self.choice.bits),
             network_digest=self.plan.network.digest,  # type: ignore[arg-type]
             accelerator_digest=self.plan.accelerator.digest,
@@ -576,6 +682,9 @@ class _Search:
         if self.choice is not None:
             bits = ", ".join(f"{name} {n}" for name, n in self.choice.bits.items())
             notes.append(f"bits of the converters: {bits}; no choice of bits is better by more than {100 * self.choice.gap_rel:.2g} %")
+        if self.memories is not None and self.memory_choice is not None:
+            shares = f"{format_quantity(self.memory_choice.power_w, 'watt', n_digits=4)}, damage {self.memory_choice.damage:.3g}"
+            notes.append(f"{in_words(self.memories, self.memory_choice)}; together {shares} by single faults")
         if self.factor != 1.0:
             notes.append(f"beyond first order here: variances scaled by {self.factor:.3f} to the better closure, and optimized again")
         return tuple(notes)
@@ -655,4 +764,5 @@ def _bias2(terms: Coefficients, wanted: Array) -> float:
 
 
 def _largest_change(before: Plan, after: Plan) -> float:
-    return max(float(np.max(np.abs(np.log(b.site.g_used_siemens / a.site.g_used_siemens)))) for a, b in zip(before.layers, after.layers))
+    pairs = [(a.site.g_used_siemens, b.site.g_used_siemens) for a, b in zip(before.layers, after.layers) if not a.is_digital]
+    return max((float(np.max(np.abs(np.log(b / a)))) for a, b in pairs), default=0.0)

@@ -9,7 +9,7 @@ both convex in u, on the box c_min_k <= c_k <= c_max_k.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -212,6 +212,12 @@ class Problem:
         for array in arrays:
             seal.update(b"absent" if array is None else repr(array.shape).encode() + array.tobytes())
         return seal.hexdigest()
+
+    def moved(self, mse: float, power_w: float) -> "Problem":
+        """Return the problem with so much more error and power that no scale changes."""
+        bias = self.bias
+        shifted = BiasModel(q2=max(bias.q2 + mse, 0.0), linear_siemens=bias.linear_siemens, factor_siemens=bias.factor_siemens)
+        return replace(self, bias=shifted, p0_w=max(self.p0_w + power_w, 0.0))
 
     def mse_excess(self, c_siemens: Vector) -> NDArray[np.float64]:
         """MSE - q2 of designs c, shape (..., K) gives (...); equation (1)."""

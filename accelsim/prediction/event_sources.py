@@ -47,6 +47,13 @@ class Source(ABC):
     def __init__(self) -> None:
         self.found: list[float] = []
         self.squares: list[float] = []
+        self.bits: list[int] = []
+
+    def by_bit(self) -> dict[int, float]:
+        """Return the sum's parts by bit of the words."""
+        bits, found = np.array(self.bits), np.array(self.found)
+        return {int(bit): float(found[bits == bit].sum()) / self.n for bit in np.unique(bits)} if self.n else {}
+
     @property
     def n(self) -> int:
         """Number of events sampled."""
@@ -101,6 +108,7 @@ class WeightEvents:
     change: Array
     power: Array
     lasting: bool
+    bit: int = 0
 
     @property
     def reach(self) -> Array:
@@ -148,9 +156,9 @@ def _words(plan: Plan, response: Response) -> Iterator[WeightEvents]:
     for layer in plan.layers:
         if isinstance(layer.site, WordSite):
             lasting = layer.site.memory.faults.scope == "chip"
-            for _, p, change in layer.site.events():
+            for bit, p, change in layer.site.events():
                 power = response.layers[layer.name].power
-                yield WeightEvents(layer=layer, part=0, p=p, change=change, power=power, lasting=lasting)
+                yield WeightEvents(layer=layer, part=0, bit=bit, p=p, change=change, power=power, lasting=lasting)
 
 
 class Runner:
@@ -196,6 +204,7 @@ class WeightSource(Source):
         for at in np.minimum(np.searchsorted(sums, self.random.random(n) * sums[-1]), sums.size - 1):
             p, q, found = float(self.events.p.ravel()[at]), float(shares[at] / sums[-1]), self._run(int(at))
             self.found.append(p * (1.0 - p) * found / q)
+            self.bits.append(self.events.bit)
             self.squares.append(p * found**2 / q if self.events.lasting else 0.0)
 
     def exactly(self, at: int) -> float:
@@ -259,6 +268,8 @@ class SignalSource(Source):
             chosen = p[at, lanes]
             with np.errstate(divide="ignore", invalid="ignore"):
                 found = np.where(sums[-1] > 0.0, chosen * (1.0 - chosen) * off / q, 0.0)
+                which = at // (places[0].size // n_images) % len(events[0])
+                self.bits.extend(map(int, which[:1] if self.lasting else which))
                 if self.lasting:
                     self.found.append(float(found.mean()))
                     self.squares.append(float(np.where(sums[-1] > 0.0, chosen / q, 0.0).mean()) * float(off.mean()) ** 2)

@@ -22,6 +22,7 @@ from devices.base.errors import InfeasibleError, SpecError
 from devices.base.quantity import format_quantity
 
 CONVERTERS = ("adc", "dac")
+MEMORIES = ("memory_weights", "memory_activations", "memory_partial_sums")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,21 +34,27 @@ class ReadShare:
 
 
 def rest_of(timed: TimedPlan) -> float:
-    """Return what an inference takes beside reading: what the read power counts (cells, amplifiers, converters) is left out."""
+    """Return what an inference takes beside reading: what the read power counts (cells, amplifiers, converters, memories) is left out."""
     cells = {part.name for part in timed.chip.parts if part.cells}
     image = image_ledger(timed)
-    counted = cells if any(part.converters for part in timed.chip.parts) else cells | set(CONVERTERS)
+    counted = cells | set(MEMORIES) if any(part.converters for part in timed.chip.parts) else cells | {*CONVERTERS, *MEMORIES}
     rest = sum(energy for name, energy in image.by("component").items() if name not in counted)
     interval = bound(timed.graph).interval_ps
     return rest + leakage(timed, None, interval, 1).total_j
 
 
 def read_share(plan: Plan, energy_budget_j: float) -> ReadShare:
-    """Return what (1) leaves for reading; InfeasibleError where the rest alone takes more."""
+    """Return what (1) leaves for reading; InfeasibleError where the rest alone takes more.
+
+    Without a [chip] there is no rest that is known: the budget is all for arrays, converters and memories.
+    """
     if not 0.0 < energy_budget_j < np.inf:
         raise SpecError(f"need an energy budget above 0, got {energy_budget_j:g} J")
+    rate = inferences_per_second(plan)
+    if plan.accelerator.chip is None:
+        return ReadShare(rest_j=0.0, read_power_w=energy_budget_j * rate)
     timed = map_in_time(plan)
-    rest, rate = rest_of(timed), inferences_per_second(plan)
+    rest = rest_of(timed)
     inside = any(part.converters for part in timed.chip.parts)  # their energy is then in the rest, and in the read power too
     converters = sum(sum(converter_power(plan, layer)) for layer in plan.layers) if inside else 0.0
     left = (energy_budget_j - rest) * rate + converters

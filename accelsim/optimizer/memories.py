@@ -1,0 +1,282 @@
+"""Error rates of memories as part of a design: one multiplier prices conductances, converter bits and the energy of memories.
+
+A memory site (one kind of words of one layer) at the error rate p takes the power P(p) = rate x accesses x energy, and does the damage
+
+    D(p) = sum_j s_j p'_j(p),      s_j: damage of one wrong bit j an inference, from single events; p': what a code leaves            (1)
+
+For a price lambda of an MSE, each site - or each bit of it - is on its own:
+
+    p(lambda) = argmin P(p) + D(p) / lambda                                                                        (2)
+
+by the slope of a convex law (reverse water-filling), or on a grid of rates where a code makes it non-convex, code or none. The scales'
+closed form says what the rest of the budget buys; the best lambda is found by golden section, and is the one at which a watt buys the same
+everywhere.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.ledger import inferences_per_second
+from accelsim.memory_spec import StoredWords
+from accelsim.optimizer.problem import Infeasible
+from accelsim.optimizer.reliability import allocate_domains, best_rates, is_convex
+from accelsim.placement import Plan, with_specs
+from accelsim.prediction.event_sources import Source, sources_of
+from accelsim.prediction.events import sampled_sum, without_faults
+from accelsim.prediction.question import Question
+from accelsim.response.linear import Response
+from accelsim.values_in_memory import Access, accesses_of
+from devices.base.errors import SpecError, UnsupportedMethodError
+from devices.ecc import Secded
+from devices.memory import Memory
+
+Floats = NDArray[np.float64]
+N_GRID = 241
+LOOK_P = 1e-5
+"""Error rate at which damages of single faults are measured: they do not depend on it."""
+TOL_REL = 0.2
+N_COARSE, N_GOLDEN = 25, 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MemorySite:
+    """One kind of words of one layer, as a design moves it.
+
+    `damage` is s of (1), `(n_bits,)`; `read_w`, `write_w` the power of all reads and writes at an energy of 1 a bit.
+    """
+
+    layer: str
+    part: str
+    memory: Memory
+    damage: Floats
+    bit_w: float
+
+    def power_w(self, memory: Memory) -> float:
+        """Return the power at a memory's operating point."""
+        return self.bit_w * memory.read_bits
+
+    def at(self, rates: Floats, *, coded: bool) -> Memory:
+        """Return the memory at other error rates of its bits, with a code or none."""
+        ecc = (self.memory.ecc or Secded()) if coded else None
+        one = None if np.ptp(rates) > 0.0 else float(rates[0])
+        many = tuple(map(float, rates)) if one is None else None
+        decode, encode = (self.memory.decode_energy_j, self.memory.encode_energy_j) if coded else (0.0, 0.0)
+        return replace(
+            self.memory, energy_rel=None, v_rel=None, error_rate_p=one, bit_error_rates_p=many, ecc=ecc, decode_energy_j=decode,
+            encode_energy_j=encode,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MemoryChoice:
+    """What each site is at: error rates of its bits and whether it has a code; with power and damage of all."""
+
+    rates: tuple[Floats, ...]
+    coded: tuple[bool, ...]
+    power_w: float
+    damage: float
+
+
+def memory_sites(plan: Plan, question: Question, response: Response) -> tuple[MemorySite, ...]:
+    """Return the sites of a plan's memories, with the damage of each bit by single faults."""
+    looked = looked_at(plan)
+    sources = sources_of(replace(question, plan=looked), response, without_faults(looked))
+    sampled_sum(sources, tol_rel=TOL_REL, least=0.0)
+    rate = inferences_per_second(plan)
+    return tuple(_site(access, sources, rate) for layer in plan.layers for access in accesses_of(layer))
+
+
+def _site(access: Access, sources: Sequence[Source], rate: float) -> MemorySite:
+    mine = [s for s in sources if s.layer == access.layer and s.cause == f"memory_{access.part}"]
+    damage = np.zeros(access.memory.word.n_bits)
+    for source in mine:
+        for bit, mse in source.by_bit().items():
+            damage[bit] += mse / LOOK_P
+    joules = access.reads * access.memory.read_energy_j + access.writes * access.memory.write_energy_j
+    return MemorySite(layer=access.layer, part=access.part, memory=access.memory, damage=damage, bit_w=joules * rate)
+
+
+def looked_at(plan: Plan) -> Plan:
+    """Return the plan with memories whose bits all err at LOOK_P, uncoded: to see what single faults do."""
+
+    def changed(spec: StoredWords) -> StoredWords:
+        from devices.reliability import ExponentialPublished
+
+        plain = {"energy_rel": None, "v_rel": None, "bit_error_rates_p": None, "error_rate_p": LOOK_P, "ecc": None}
+        return replace(spec, use=None, law=ExponentialPublished(), decode_energy_j=0.0, encode_energy_j=0.0, **plain)  # type: ignore[arg-type]
+
+    return replace(plan, layers=tuple(with_specs(layer, lambda _, spec: changed(spec)) for layer in plan.layers))
+
+
+class MemoryProblem:
+    """The memories of a plan as a problem: what they take and damage at a price."""
+
+    def __init__(self, sites: Sequence[MemorySite], *, per_bit: bool, codes: bool, fixed: bool = False) -> None:
+        self.sites, self.per_bit, self.codes = tuple(sites), per_bit, codes
+        for site in sites:
+            if site.memory.ecc is not None and not isinstance(site.memory.ecc, Secded):
+                raise UnsupportedMethodError(
+                    f"optimize() knows SECDED or no code; memory.{site.part} of layer {site.layer!r} has {site.memory.ecc.kind}"
+                )
+            if site.bit_w == 0.0 and not fixed:
+                raise SpecError(
+                    f"memory.{site.part}.read_energy_j: absent for layer {site.layer!r}; without an energy, no errors are always better: "
+                    "give read_energy_j and write_energy_j"
+                )
+        self.convex = {site.memory.law: is_convex(site.memory.law) for site in sites}
+        self.tables = [self._coded_table(site) if not fixed and (codes or site.memory.ecc) else None for site in sites]
+
+    def at(self, price: float) -> MemoryChoice:
+        """Return (2): `price` is lambda, MSE per watt."""
+        rates, coded, every = [], [], self._plain(price)
+        for site, table, plain in zip(self.sites, self.tables, every):
+            best, with_code = plain, False
+            if table is not None:
+                grid, left, power = table
+                cost = power + site.damage.sum() * left / price
+                i = int(cost.argmin())
+                must = site.memory.ecc is not None and not self.codes
+                if must or cost[i] < self._cost(site, plain, price):
+                    best, with_code = np.full(site.memory.word.n_bits, grid[i]), True
+            rates.append(best)
+            coded.append(with_code)
+        return self.choice(rates, coded)
+
+    def _plain(self, price: float) -> list[Floats]:
+        """Return each site's best rates without a code: those of one law together."""
+        found: dict[int, Floats] = {}
+        for law, convex in self.convex.items():
+            mine = [i for i, site in enumerate(self.sites) if site.memory.law == law]
+            damages = [self.sites[i].damage if self.per_bit else self.sites[i].damage.mean() * np.ones(self.n_bits(i)) for i in mine]
+            low, high = law.bounds
+            cuts = np.cumsum([len(d) for d in damages])[:-1]
+            weights = np.concatenate([np.full(len(d), self.sites[i].bit_w) for i, d in zip(mine, damages)])
+            if low == high:
+                rates = np.full(len(weights), low)
+            elif convex:
+                rates = best_rates(law, np.concatenate(damages) / price / weights)
+            else:
+                grid = np.geomspace(max(low, 1e-12), high * (1 - 1e-12), N_GRID)
+                cost = weights[:, None] * law.energy_rel(grid) + np.concatenate(damages)[:, None] * grid / price
+                rates = np.asarray(grid[cost.argmin(axis=1)])
+            found |= dict(zip(mine, np.split(rates, cuts)))
+        return [found[i] for i in range(len(self.sites))]
+
+    def n_bits(self, i: int) -> int:
+        """Return the bits of a site's words."""
+        return self.sites[i].memory.word.n_bits
+
+    def _cost(self, site: MemorySite, rates: Floats, price: float) -> float:
+        return site.bit_w * float(site.memory.law.energy_rel(rates).sum()) + float(site.damage @ rates) / price
+
+    def _coded_table(self, site: MemorySite) -> tuple[Floats, Floats, Floats]:
+        """Return rates, what a code leaves of them, and the power with it."""
+        low, high = site.memory.law.bounds
+        grid = np.geomspace(max(low, 1e-9), min(high, 0.05), N_GRID // 3)
+        code, word = site.memory.ecc or Secded(), site.memory.word
+        left = np.array([code.residual_rates(word, p).mean() if isinstance(code, Secded) else p for p in grid])
+        power = np.array([site.bit_w * code.read_bits(word, np.full(word.n_bits, site.memory.law.energy_rel(float(p)))) for p in grid])
+        return grid, left, power
+
+    def choice(self, rates: Sequence[Floats], coded: Sequence[bool]) -> MemoryChoice:
+        """Return rates with their power and damage."""
+        power = damage = 0.0
+        for site, p, has in zip(self.sites, rates, coded):
+            memory = site.at(p, coded=has)
+            power += site.power_w(memory)
+            left = memory.ecc.residual_rates(memory.word, memory.error_rates) if isinstance(memory.ecc, Secded) else p
+            damage += float(site.damage @ left)
+        return MemoryChoice(rates=tuple(rates), coded=tuple(coded), power_w=power, damage=damage)
+
+    def clustered(self, choice: MemoryChoice, n_domains: int) -> MemoryChoice:
+        """Return the choice with at most so many different voltages, at the same damage and least energy: one law, no codes, not by bit."""
+        laws = {site.memory.law for site in self.sites}
+        if len(laws) > 1 or self.per_bit or any(choice.coded):
+            raise UnsupportedMethodError("voltage domains need one law for all memories, one rate a layer and no code")
+        weight = np.array([site.bit_w * site.memory.word.n_bits for site in self.sites])
+        damage = np.array([site.damage.sum() for site in self.sites])
+        found = allocate_domains(next(iter(laws)), weight=weight, damage=damage, damage_budget=choice.damage, n_domains=n_domains)
+        return self.choice([np.full(s.memory.word.n_bits, p) for s, p in zip(self.sites, found.error_rate)], choice.coded)
+
+    @property
+    def present(self) -> MemoryChoice:
+        """The operating points that the plan has."""
+        return self.choice([site.memory.error_rates for site in self.sites], [site.memory.ecc is not None for site in self.sites])
+
+
+Answer = tuple[float, float]
+Value = Callable[[float, float], "Answer | Infeasible"]
+
+
+def best_memories(
+    memories: MemoryProblem, value: Value, side: int, *, prices: tuple[float, float]
+) -> "tuple[MemoryChoice, Answer] | Infeasible":
+    """Return the choice with which the rest is best; `value(damage, power_w)` is what it comes to, `side` 0 for MSE, 1 for power."""
+
+    def at(log_price: float) -> tuple[float, MemoryChoice, "Answer | Infeasible"]:
+        choice = memories.at(float(np.exp(log_price)))
+        found = value(choice.damage, choice.power_w)
+        return (1e300 * (1.0 + found.gap) if isinstance(found, Infeasible) else found[side]), choice, found
+
+    low, high = (float(np.log(price)) for price in prices)
+    tried = [at(x) for x in np.linspace(low, high, N_COARSE)]
+    best = int(np.argmin([t[0] for t in tried]))
+    step = (high - low) / (N_COARSE - 1)
+    left, right = low + step * max(best - 1, 0), low + step * min(best + 1, N_COARSE - 1)
+    golden = (np.sqrt(5.0) - 1.0) / 2.0
+    xs = [right - golden * (right - left), left + golden * (right - left)]
+    pair, found = [at(x) for x in xs], tried[best]
+    for _ in range(N_GOLDEN):
+        found = min((found, *pair), key=lambda t: t[0])
+        if pair[0][0] <= pair[1][0]:
+            right, xs[1], pair[1] = xs[1], xs[0], pair[0]
+            xs[0] = right - golden * (right - left)
+            pair[0] = at(xs[0])
+        else:
+            left, xs[0], pair[0] = xs[0], xs[1], pair[1]
+            xs[1] = left + golden * (right - left)
+            pair[1] = at(xs[1])
+    found = min((found, *pair), key=lambda t: t[0])
+    if isinstance(found[2], Infeasible):
+        return found[2]
+    return found[1], found[2]
+
+
+def price_range(memories: MemoryProblem) -> tuple[float, float]:
+    """Return prices at which all memories are at their least, and at their largest error rates."""
+    ends = []
+    for site in memories.sites:
+        low, high = site.memory.law.bounds
+        positive = site.damage[site.damage > 0.0]
+        if low == high or not positive.size or not is_convex(site.memory.law):
+            continue
+        slopes = [-float(site.memory.law.slope(p)) * site.bit_w for p in (low, float(np.nextafter(high, 0.0)))]
+        ends += [damage / slope for damage in (positive.min(), positive.max(), positive.mean()) for slope in slopes if slope > 0.0]
+    return (0.5 * min(ends), 2.0 * max(ends)) if ends else (1e-12, 1e12)
+
+
+Rates = dict[str, dict[str, float | tuple[float, ...]]]
+
+
+def as_design(memories: MemoryProblem, choice: MemoryChoice) -> tuple[Rates, dict[str, tuple[str, ...]]]:
+    """Return error rates by part and layer, and by part the layers that have a code: what a Design holds."""
+    rates: Rates = {}
+    coded: dict[str, tuple[str, ...]] = {}
+    for site, p, has in zip(memories.sites, choice.rates, choice.coded):
+        rates.setdefault(site.part, {})[site.layer] = float(p[0]) if np.ptp(p) == 0.0 else tuple(map(float, p))
+        coded.setdefault(site.part, ())
+        if has:
+            coded[site.part] = (*coded[site.part], site.layer)
+    return rates, coded
+
+
+def in_words(memories: MemoryProblem, choice: MemoryChoice) -> str:
+    """Return what was chosen as a sentence."""
+    parts = []
+    for site, p, has in zip(memories.sites, choice.rates, choice.coded):
+        span = f"{p.min():.2g}" if np.ptp(p) == 0.0 else f"{p.max():.2g} to {p.min():.2g}"
+        parts.append(f"{site.part} of {site.layer} {span}{' with SECDED' if has else ''}")
+    return "error rates of memories: " + ", ".join(parts)
