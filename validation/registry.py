@@ -210,6 +210,8 @@ TABLES: dict[str, Table] = {
     "wires": _speed("wires", "currents with line resistance beside sparse solvers", ("size", "way")),
     "sobol": _speed("sobol", "quasi-random numbers and the control variate", ("network", "error_rel")),
     "timing": _speed("timing", "engines of time on ResNet-50", ("what", "of")),
+    "sweeps": _speed("sweeps", "sweeps on every executor: bits, throughput, efficiency", ("way",)),
+    "training": _speed("training", "a step of training for unreliable memory beside a step of SGD", ("layers", "method")),
 }  # fmt: skip
 
 
