@@ -39,9 +39,13 @@ def train(options: argparse.Namespace) -> int:
         options.seed = int(read_checkpoint(out / answers.CHECKPOINT)["key"].split()[-1])
         say(f"note: going on with seed {options.seed} from {out / answers.CHECKPOINT}")
     progress = TrainingProgress()
-    trainer = run(
-        recipe, data, seed=seed_of(options), start=start, checkpoint=None if out is None else out / answers.CHECKPOINT, progress=progress
-    )
+    kept = None if out is None else out / answers.CHECKPOINT
+    try:
+        trainer = run(recipe, data, seed=seed_of(options), start=start, checkpoint=kept, progress=progress)
+    except KeyboardInterrupt:
+        if kept is not None and kept.exists():
+            say(f"\nnote: the same command goes on from {kept}")
+        raise
     progress.close()
     found = answers.Answer(trainer=trainer, tested=answers.test_of(trainer, data))
     name = Path(options.recipe).stem

@@ -1,4 +1,4 @@
-"""A trained network as files: ONNX with its batch norms, and the profile of its memory, a spec that `accelsim evaluate --spec` reads."""
+"""A trained network as files: ONNX with its batch norms, and the profile of its memory, a spec that `accelsim predict --spec` reads."""
 
 from collections.abc import Iterator
 from typing import Any
