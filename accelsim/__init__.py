@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from accelsim.report.diagnosis import Diagnosis
     from accelsim.report.evaluation import Evaluation
     from accelsim.report.explore_report import ExploreReport, ExploreTrial
+    from accelsim.report.loading import load_report
     from accelsim.report.records import Agreement, ErrorReport, TrialReport
-    from accelsim.report.run_folder import load_report
     from accelsim.report.sweep_report import SweepPoint, SweepReport
     from accelsim.report.time_report import TimeReport
     from accelsim.sampling.monte_carlo import monte_carlo
@@ -138,7 +138,7 @@ _HOME = {
     "explore": "accelsim.exploring.explore",
     "load_embedded": "workloads.zoo",
     "load_onnx": "workloads.onnx_reader",
-    "load_report": "accelsim.report.run_folder",
+    "load_report": "accelsim.report.loading",
     "load_samples": "workloads.samples",
     "monte_carlo": "accelsim.sampling.monte_carlo",
     "optimize": "accelsim.optimizer.optimize",

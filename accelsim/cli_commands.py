@@ -9,11 +9,10 @@ from importlib.resources import as_file
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelsim._version import __version__
-from accelsim.cli_answers import FINE, INTERRUPTED, NO, answer, check_out
+from accelsim.cli_answers import FINE, INTERRUPTED, NO, answer, check_out, head
 from accelsim.cli_inputs import budget_of, is_embedded, question, slicing_of
 from accelsim.cli_terminal import TrialProgress, say
-from accelsim.report.base import SCHEMA, Report, clean, columns_table
+from accelsim.report.base import Report, clean, columns_table
 from devices.base.errors import NetworkError, RunFolderError, SpecError, told_of
 from workloads.zoo import embedded_path
 
@@ -50,16 +49,6 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-
-
-def head(
-    options: argparse.Namespace, *, name: str | None = None, digest: str | None = None, spec_digest: str | None = None
-) -> dict[str, Any]:
-    """Return what every JSON answer begins with, for answers that are no reports."""
-    return {
-        "schema": SCHEMA, "kind": options.verb, "version": __version__, "seed": options.seed, "network": {"name": name, "digest": digest},
-        "spec_digest": spec_digest, "output": None, "reference": None, "warnings": [],
-    }  # fmt: skip
 
 
 def tell_warnings(report: Report) -> None:

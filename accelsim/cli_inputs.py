@@ -9,7 +9,7 @@ from accelsim.accelerator import Accelerator
 from accelsim.cli_terminal import say
 from accelsim.design import Design
 from accelsim.placement import Plan, place
-from accelsim.report.run_folder import check_inside
+from accelsim.report.loading import check_inside
 from devices.base.errors import RunFolderError, SamplesError, SpecError, no_file, told_of
 from devices.base.quantity import parse_quantity
 from workloads.network import Network

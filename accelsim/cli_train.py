@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelsim.cli_answers import FINE, answer
-from accelsim.cli_commands import head
+from accelsim.cli_answers import FINE, answer, head
 from accelsim.cli_inputs import seed_of
 from accelsim.cli_terminal import REPORT_EVERY_S, say
 from devices.base.errors import AccelsimError

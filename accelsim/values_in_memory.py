@@ -5,7 +5,7 @@ Ranges are those of the float network's inputs, and of the sums of row blocks of
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -18,9 +18,7 @@ from accelsim.stored_signals import Buffers, SignalSite, full_scale_of
 from accelsim.stored_weights import WordSite
 from devices.memory import Memory
 from workloads.operators.base import Array
-
-if TYPE_CHECKING:
-    from accelsim.placement import PlacedLayer
+from workloads.operators.matrix import MatrixOperator
 
 Watch = Callable[[int, Array], None]
 PARTS = {"inputs": "activations", "sums": "partial_sums"}
@@ -93,7 +91,26 @@ class Access:
         return self.memory.cost("write", n_values=self.writes).energy_j
 
 
-def accesses_of(layer: "PlacedLayer") -> Iterator[Access]:
+class Reader(Protocol):
+    """What of a placed layer says how often it reads and writes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def operator(self) -> MatrixOperator: ...
+
+    @property
+    def site(self) -> ArraySite: ...
+
+    @property
+    def buffers(self) -> Buffers | None: ...
+
+    @property
+    def n_inputs(self) -> int: ...
+
+
+def accesses_of(layer: Reader) -> Iterator[Access]:
     """Yield what one inference of a layer reads and writes: numbers, each of as many bits as its word.
 
     Weights are written before, and read once an inference (or once a position). Inputs are written once and read once (or as often as a

@@ -3,8 +3,8 @@
 import numpy as np
 
 from accelsim import Accelerator, Design, DesignReport, ErrorReport, TrialReport
-from accelsim.report.base import Provenance
 from accelsim.report.design_report import Baseline
+from accelsim.report.origin import Provenance
 
 
 def provenance(**changes: object) -> Provenance:

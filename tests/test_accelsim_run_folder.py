@@ -142,7 +142,7 @@ def _forged(folder: Path, name: str, content: bytes) -> Path:
     """Change a file and its sha256 in the manifest."""
     (folder / name).write_bytes(content)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["sha256"][name] = run_folder._sha256(folder / name)
+    manifest["sha256"][name] = run_folder.sha256_of(folder / name)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -24,7 +24,8 @@ torch = pytest.importorskip("torch", reason="needs the extra `train`: pip instal
 
 import accelsim.training.tested as draws  # noqa: E402
 from accelsim.training.export import onnx_model, profile_toml  # noqa: E402
-from accelsim.training.run import Trainer, train  # noqa: E402
+from accelsim.training.run import train  # noqa: E402
+from accelsim.training.trainer import Trainer  # noqa: E402
 
 WORDS = (
     WordFormat(coding="binary", n_bits=1), WordFormat(coding="ternary", n_bits=2), WordFormat(coding="twos_complement", n_bits=4),

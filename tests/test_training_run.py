@@ -22,8 +22,9 @@ from devices.word_format import WordFormat
 torch = pytest.importorskip("torch", reason="needs the extra `train`: pip install -e '.[test,train]'")
 
 import accelsim.training.tested as draws  # noqa: E402
-from accelsim.training.run import Progress, Trainer, augmented, batch_of, train, trainer_of  # noqa: E402
+from accelsim.training.run import Progress, augmented, batch_of, train, trainer_of  # noqa: E402
 from accelsim.training.stored import Drawing, Storage, StoredLayer  # noqa: E402
+from accelsim.training.trainer import Trainer  # noqa: E402
 
 BINARY = WordFormat(coding="binary", n_bits=1)
 SEED = 11

@@ -14,8 +14,8 @@ from accelsim.page.stories import Story, story_of
 from accelsim.page.style import POLICY, STYLE
 from accelsim.report.base import Report
 from accelsim.report.drawing import drawn, svg_of
+from accelsim.report.loading import load_manifest, load_report
 from accelsim.report.records import Agreement, ErrorReport, TrialReport, agreement
-from accelsim.report.run_folder import load_manifest, load_report
 from devices.base.errors import AccelsimError, RunFolderError
 
 PAGE = "report.html"

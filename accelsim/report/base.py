@@ -4,37 +4,18 @@ import html
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from accelsim._version import __version__
+from accelsim.report.files import RUN_SCHEMA
+from accelsim.report.origin import Provenance
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
-
-SCHEMA = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """Where an answer comes from: what must be the same for it to be the same again."""
-
-    seed: int
-    network: str
-    network_digest: str
-    spec_digest: str
-    spec_toml: str
-    samples_digest: str
-    output: str
-    reference: str
-    warnings: tuple[str, ...] = ()
-    version: str = __version__
-
 
 class Report(ABC):
     """A frozen answer. Subclasses say what their numbers are called and which rows their table has."""
@@ -67,11 +48,15 @@ class Report(ABC):
         """Return the names of further pictures that `plot(what=name)` draws, for a run folder."""
         return ()
 
+    def texts(self) -> Mapping[str, str]:
+        """Return further text files of a run folder, by name."""
+        return {}
+
     def to_json_dict(self) -> dict[str, Any]:
         """Return everything that `--json` prints; no NaN: what is not known is None."""
         p = self.provenance
         head = {
-            "schema": SCHEMA, "kind": self.kind, "version": p.version, "seed": p.seed,
+            "schema": RUN_SCHEMA, "kind": self.kind, "version": p.version, "seed": p.seed,
             "network": {"name": p.network, "digest": p.network_digest}, "spec_digest": p.spec_digest,
             "output": p.output, "reference": p.reference, "warnings": list(p.warnings),
         }
@@ -91,7 +76,7 @@ class Report(ABC):
 
     def save(self, folder: str | Path) -> Path:
         """Write a run folder (spec, manifest, report, arrays, tables) and return its path; see `accelsim.load_report`."""
-        from accelsim.report.run_folder import save_report
+        from accelsim.report.run_folder import save_report  # slow to import
 
         return save_report(self, folder)
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from accelsim.design import Design
-from accelsim.report.base import Provenance, Report
+from accelsim.report.base import Report
+from accelsim.report.origin import Provenance
 from accelsim.report.records import TrialReport
 from devices.base.quantity import format_quantity, percent
 from workloads.operators.base import Array
@@ -221,6 +222,9 @@ class DesignReport(Report):
             "pareto_mse": np.array([p["mse"] for p in self.pareto]),
         }
         return found if self.mc is None else {**found, "mc_losses": self.mc.losses}
+
+    def texts(self) -> dict[str, str]:
+        return {} if self.design is None else {"design.toml": self.design.to_toml()}
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw the Pareto curve with the design and the best common scale."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from accelsim.report.base import Report, clean, columns_table
+from accelsim.report.loading import load_manifest, load_report
 from accelsim.report.records import ErrorReport, TrialReport
-from accelsim.report.run_folder import load_manifest, load_report
 from devices.base.errors import RunFolderError, SpecError
 from devices.base.toml_codec import parse_toml
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from accelsim.report.base import Provenance, Report
+from accelsim.report.base import Report
+from accelsim.report.origin import Provenance
 from accelsim.report.records import ErrorReport
 from accelsim.report.time_report import TimeReport
 from devices.base.quantity import format_quantity, percent

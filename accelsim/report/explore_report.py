@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from accelsim.report.base import Provenance, Report, columns_table, text_table
+from accelsim.report.base import Report, columns_table, text_table
+from accelsim.report.origin import Provenance
 from accelsim.report.sweep_report import first_line, value_text
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ from typing import Any
 
 from devices.base.errors import RunFolderError
 
+RUN_SCHEMA = 1
+"""Version of the files of run folders and of `--json`."""
 MAX_TEXT_BYTES = 64 * 2**20
 
 

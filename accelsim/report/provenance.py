@@ -1,7 +1,7 @@
 """Where an answer of a plan comes from."""
 
 from accelsim.placement import Plan
-from accelsim.report.base import Provenance
+from accelsim.report.origin import Provenance
 from workloads.samples import Samples
 
 

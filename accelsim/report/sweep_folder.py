@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from accelsim.report.base import Provenance, clean
+from accelsim.report.base import clean
 from accelsim.report.files import csv_text, read_json, write_whole
+from accelsim.report.origin import Provenance
 from accelsim.report.record_codec import decoded, encoded
 from accelsim.report.sweep_report import SweepPoint, SweepReport
 from devices.base.errors import RunFolderError

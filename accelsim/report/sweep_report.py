@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from accelsim.report.base import Provenance, Report, columns_table, text_table
+from accelsim.report.base import Report, columns_table, text_table
+from accelsim.report.origin import Provenance
 from devices.base.errors import SpecError
 from devices.base.quantity import UNITS, format_quantity, unit_of
 from devices.base.toml_codec import nearest_text

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from accelsim.report.base import Provenance, Report, columns_table
+from accelsim.report.base import Report, columns_table
+from accelsim.report.origin import Provenance
 from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity, percent
 from workloads.operators.base import Array

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from accelsim._version import __version__
 from accelsim.accelerator import Accelerator
 from accelsim.placement import check_samples
-from accelsim.report.base import Provenance
+from accelsim.report.origin import Provenance
 from accelsim.report.sweep_folder import POINTS, Known, PointStore, SweepQuestion, prepare, report_of, write_question, write_table
 from accelsim.report.sweep_report import SweepReport
 from accelsim.sweeping.axes import OF_RUN, Axis, Layout, Values, assignment, axes_of, laid_out, listed

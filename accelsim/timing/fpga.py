@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from accelsim.chip import Tag
-from accelsim.report.base import Provenance
+from accelsim.report.origin import Provenance
 from accelsim.report.time_report import StageTime, TimeReport
 from accelsim.timing.bound import bound
 from accelsim.timing.critical import critical

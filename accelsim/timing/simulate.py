@@ -8,7 +8,7 @@ import numpy as np
 
 from accelsim.chip import rollup
 from accelsim.placement import Plan
-from accelsim.report.base import Provenance
+from accelsim.report.origin import Provenance
 from accelsim.report.time_report import StageTime, TimeReport
 from accelsim.timing.area import chip_area
 from accelsim.timing.bound import Bound, bound

@@ -15,8 +15,9 @@ from accelsim.training.checkpoint import write_whole
 from accelsim.training.data import Data, normalized
 from accelsim.training.export import onnx_model, profile_toml
 from accelsim.training.recipe import Recipe, recipe_toml
-from accelsim.training.run import Trainer, share_of_bits
+from accelsim.training.run import share_of_bits
 from accelsim.training.tested import Tested, tested
+from accelsim.training.trainer import Trainer
 from devices.base.errors import RunFolderError
 
 CHECKPOINT, REPORT = "checkpoint.pt", "report.json"

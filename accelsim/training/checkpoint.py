@@ -4,21 +4,19 @@ import io
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from accelsim.training.trainer import Trainer
 from devices.base.errors import RunFolderError
-
-if TYPE_CHECKING:
-    from accelsim.training.run import Trainer
 
 NUMBERS = ("step", "multiplier", "loss", "accuracy", "held_accuracy", "started", "history")
 RATES = ("theta", "group", "first", "second")
 
 
-def save_checkpoint(path: Path, trainer: "Trainer", *, key: str) -> None:
+def save_checkpoint(path: Path, trainer: Trainer, *, key: str) -> None:
     """Write all that training needs under a temporary name and rename: a kill leaves the old file or the new one."""
     rates = {name: torch.from_numpy(np.ascontiguousarray(getattr(trainer.rates, name))) for name in RATES}
     state = {
@@ -57,7 +55,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(state)
 
 
-def load_checkpoint(path: Path, trainer: "Trainer", *, key: str) -> None:
+def load_checkpoint(path: Path, trainer: Trainer, *, key: str) -> None:
     """Let a trainer go on from a checkpoint, if it is there; RunFolderError when it is of another recipe, data or seed."""
     if not path.exists():
         return

@@ -7,7 +7,7 @@ checkpoint ends where an uninterrupted one does.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,13 +23,14 @@ from accelsim.training.network import MemoryNetwork
 from accelsim.training.rates import HIGHEST_P, Floats, Rates, start_rates
 from accelsim.training.recipe import ClosedForm, Lanmax, RandomBitErrors, Recipe, Uniform
 from accelsim.training.stored import Drawing, Storage
+from accelsim.training.trainer import START_MULTIPLIER, Trainer
 from devices.base.errors import SpecError
 from devices.reliability_law import ReliabilityLaw
 
 WARM_SHARE = 0.1
 HELD_OUT, HELD_OUT_EVERY, HELD_OUT_BATCH, FORGET = 2000, 8, 256, 0.8
 """For a budget of accuracy: images set aside, how often and how many are looked at, and what is kept of the running mean a look."""
-START_RATE, START_MULTIPLIER = 1e-3, 0.1
+START_RATE = 1e-3
 """Where learning starts without a closed form."""
 
 
@@ -47,24 +48,6 @@ class Progress:
 
 
 Tell: TypeAlias = Callable[[Progress], None]
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Trainer:
-    """A network in training, with all that a checkpoint holds."""
-
-    recipe: Recipe
-    seed: int
-    network: MemoryNetwork
-    optimizer: torch.optim.Optimizer
-    rates: Rates
-    step: int = 0
-    multiplier: float = START_MULTIPLIER
-    loss: float = math.nan
-    accuracy: float = math.nan
-    held_accuracy: float = math.nan
-    started: bool = False
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 def share_of_bits(network: MemoryNetwork, recipe: Recipe) -> Floats:
