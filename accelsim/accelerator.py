@@ -97,6 +97,7 @@ def _converters() -> dict[str, type]:
     return dict(CONVERTERS)
 
 
+MAX_SLICE_BITS = 24
 SMALLEST, LARGEST = 1e-15, 1e15
 """What a physical quantity of a spec may be, in SI: no device leaves this, and its square is a float32."""
 
@@ -279,6 +280,8 @@ class Drive:
             raise SpecError('dac.range_per: "tile": inputs are converted for a whole layer; only sense.adc has a range for each tile')
         if self.slice_bits is not None and self.dac is None:
             raise SpecError("slice_bits: inputs need a [drive.dac] before they can be applied in slices")
+        if self.slice_bits is not None and self.slice_bits > MAX_SLICE_BITS:
+            raise SpecError(f"slice_bits: {self.slice_bits}: need at most {MAX_SLICE_BITS}, as of any DAC; leave it out for all at once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

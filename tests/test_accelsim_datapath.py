@@ -315,6 +315,8 @@ def test_what_cannot_be_done_says_so() -> None:
         plan.rescaled("column")
     with pytest.raises(SpecError, match=r"drive\.dac"):
         Accelerator.preset("memse", set=("drive.slice_bits=2",))
+    with pytest.raises(SpecError, match=r"slice_bits: 3000: need at most 24"):
+        Accelerator.preset("prime", set=("drive.slice_bits=3000",))
     with pytest.raises(SpecError, match=r"granular"):
         digits_plan("cnn", "sense.adc.kind=uniform", "sense.adc.n_bits=8", "sense.adc.range=granular", error_rel=0.01)
 
