@@ -40,12 +40,18 @@ class Signal:
         """Return the sampled values and both extremes."""
         return np.concatenate([*self.parts, [self.low, self.high]])
 
-    def chosen_range(self, converter: ConverterLaw, *, worst: float, lattice: float | None = None) -> tuple[float, float]:
-        """Return the range the converter's rule chooses; `worst` is the largest magnitude that can occur, `lattice` the step of them."""
+    def chosen_range(self, converter: ConverterLaw, *, where: str, worst: float, lattice: float | None = None) -> tuple[float, float]:
+        """Return the range the converter's rule chooses; `worst` is the largest magnitude that can occur, `lattice` the step of them.
+
+        `where` is the converter's place, for the SpecError where no range can be chosen.
+        """
         assert isinstance(converter, Converter)  # specs know no other
         values = self.values()
         both_signs = (-worst if values.min() < 0.0 else 0.0), (worst if values.max() > 0.0 or values.min() >= 0.0 else 0.0)
-        return range_from(values, converter, worst_case=both_signs, lattice=lattice)
+        try:
+            return range_from(values, converter, worst_case=both_signs, lattice=lattice)
+        except SpecError as error:
+            raise SpecError(f"{where}: {error}") from None
 
 
 def needs_path(local: Accelerator) -> bool:
@@ -58,7 +64,7 @@ def input_path(site: ArraySite, local: Accelerator, inputs: Signal) -> DataPath:
     dac, digits = None, None
     x_span = max(-inputs.low, inputs.high)
     if local.drive.dac is not None:
-        low, high = inputs.chosen_range(local.drive.dac, worst=x_span)
+        low, high = inputs.chosen_range(local.drive.dac, where=f"drive.dac of layer {site.layer!r}", worst=x_span)
         dac = _placed(local.drive.dac, low, high, f"{site.layer} dac")
         x_span = max(-low, high)
         if local.drive.slice_bits is not None:
@@ -104,7 +110,8 @@ def with_adcs(path: DataPath, site: ArraySite, converter: ConverterLaw, signals:
     adcs = []
     for at, signal in enumerate(signals):
         worst = rows[at // n] if path.by_tile else max(rows)
-        low, high = signal.chosen_range(converter, worst=worst, lattice=_lattice(path, site, at % n))
+        where = f"sense.adc of layer {site.layer!r}"
+        low, high = signal.chosen_range(converter, where=where, worst=worst, lattice=_lattice(path, site, at % n))
         adcs.append(_placed(converter, low, high, f"{site.layer} adc {at}"))
     return replace(path, adcs=tuple(adcs))
 

@@ -14,9 +14,10 @@ from accelsim.response.target import ideal_weights, mean_weights
 from accelsim.sampling.monte_carlo import monte_carlo
 from devices.base.errors import SpecError, UnsupportedMethodError
 from devices.converter import Uniform, UniformConverter, range_from
-from tests.digits import CALIBRATION, digits_plan, digits_samples
+from tests.digits import CALIBRATION, digits_network, digits_plan, digits_samples
 from workloads.kernels import ConvGeometry
 from workloads.operators.matrix import Conv, ConvTranspose, MatrixOperator
+from workloads.samples import samples_of
 from workloads.zoo import load_embedded_network, load_embedded_samples
 
 RNG = np.random.default_rng(11)
@@ -315,6 +316,9 @@ def test_what_cannot_be_done_says_so() -> None:
         plan.rescaled("column")
     with pytest.raises(SpecError, match=r"drive\.dac"):
         Accelerator.preset("memse", set=("drive.slice_bits=2",))
+    blank = samples_of(np.zeros_like(digits_samples()[:2].x))
+    with pytest.raises(SpecError, match=r"drive.dac of layer .*none but zero"):
+        place(digits_network("cnn"), Accelerator.preset("prime"), calibration=blank)
     with pytest.raises(SpecError, match=r"slice_bits: 3000: need at most 24"):
         Accelerator.preset("prime", set=("drive.slice_bits=3000",))
     with pytest.raises(SpecError, match=r"granular"):

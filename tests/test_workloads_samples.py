@@ -251,3 +251,9 @@ def test_a_truncated_file_is_one_error(tmp_path: Path) -> None:
         (tmp_path / "cut.npz").write_bytes(raw[: int(share * len(raw))])
         with pytest.raises(SamplesError):
             load_samples(tmp_path / "cut.npz")
+
+
+def test_inputs_whose_squares_overflow_are_refused() -> None:
+    with pytest.raises(SamplesError, match=r"magnitude 1e\+20; need at most 1e\+15"):
+        samples_of(np.full((1, 2), -1e20, np.float32))
+    samples_of(np.full((1, 2), 1e14, np.float32))

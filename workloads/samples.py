@@ -26,6 +26,8 @@ DAMAGED = (
     ValueError, KeyError, TypeError, SyntaxError, tokenize.TokenError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, OSError,
 )  # fmt: skip
 """What zipfile and numpy raise for a member that is no array."""
+LARGEST_X = 1e15
+"""The largest magnitude of an input: sums of its squares stay far within float32."""
 Selection: TypeAlias = slice | Sequence[int] | NDArray
 
 
@@ -190,6 +192,9 @@ def _check_x(x: NDArray[np.float32], input_shape: Shape | None) -> None:
     if not finite.all():
         first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), x.shape))
         raise SamplesError(f"x has {x.size - np.count_nonzero(finite)} values that are NaN or infinite, the first at {first}")
+    largest = float(np.abs(x).max())
+    if largest > LARGEST_X:
+        raise SamplesError(f"x has a value of magnitude {largest:.3g}; need at most {LARGEST_X:g}; normalize the samples as in training")
 
 
 def labels_of(y: NDArray, n: int) -> NDArray[np.int64]:
