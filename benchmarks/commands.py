@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Speed and accuracy beside the peers', measured in one run: one thread, CPU time, in turns, medians.",
         epilog="Tables: " + "; ".join(f"{word}: {(make.__doc__ or '').rstrip('.')}" for word, make in TABLES.items()),
     )
-    parser.add_argument("what", nargs="*", metavar="TABLE | NETWORK", help="tables to make, and networks for them")
+    parser.add_argument("what", nargs="*", metavar="TABLE | NETWORK", help="tables to make, and networks (or executors) for them")
     parser.add_argument("--images", type=int, default=64, help="images a question is asked for (64)")
     parser.add_argument("--error-rel", type=float, default=0.003, help="programming error over the largest conductance (0.003)")
     parser.add_argument("--out", type=Path, default=Path("docs/tables"), help="folder of the tables (docs/tables)")
@@ -84,8 +84,8 @@ def _sweep(options: Options) -> None:
 
 
 def _sweeps(options: Options) -> None:
-    """A sweep of 1,000 predictions of fashion_cnn on every executor: bits, throughput, efficiency, a kill."""
-    for row in sweeps.rows():
+    """A sweep of 1,000 predictions of fashion_cnn on every or the named executors: bits, throughput, efficiency, a kill."""
+    for row in sweeps.rows(options.networks):
         _keep(options.out / "sweeps.csv", [row], key=("way",))
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,15 +38,17 @@ def asked(**how: Any) -> SweepReport:
     return sweep(network, Accelerator.preset("memse"), images, seed=SEED, axes=AXES, calibration=samples[:64], **how)
 
 
-def rows() -> Iterator[Row]:
-    """Yield a row for each way to compute the sweep, and one of a sweep that was killed."""
+def rows(ways: Sequence[str] = ()) -> Iterator[Row]:
+    """Yield a row for each way to compute the sweep, and one of a sweep that was killed; or only for some of them."""
+    unknown = sorted({*ways} - {*WAYS, KILLED})
+    if unknown:
+        raise SystemExit(f"sweeps: {', '.join(unknown)}: need {', '.join([*WAYS, KILLED])}")
     bare_s = N_POINTS * _bare_s()
-    for name, made in WAYS.items():
+    for name in ways or (*WAYS, KILLED):
         try:
-            yield _row(name, made, bare_s)
+            yield _killed(bare_s) if name == KILLED else _row(name, WAYS[name], bare_s)
         except ImportError as error:
             print(f"\n{name}: left out: {error}")
-    yield _killed(bare_s)
 
 
 def _bare_s() -> float:
@@ -76,7 +78,7 @@ def _row(name: str, made: Callable[[], Any], bare_s: float) -> Row:
 
 def _line(name: str, report: SweepReport, used_s: float, wall_s: float, bare_s: float) -> Row:
     return {
-        "way": name, "points": str(len(report.done)), "cpu_s": f"{used_s:.1f}", "points_per_cpu_s": f"{len(report.done) / used_s:.1f}",
+        "way": name, "points": str(len(report.done)), "cpu_s": f"{used_s:.1f}", "points_per_cpu_s": f"{report.n_computed / used_s:.1f}",
         "efficiency": f"{bare_s / used_s:.3f}", "wall_s": f"{wall_s:.0f}", "counts": report.counts, "answers_sha256": _digest(report)[:16],
     }  # fmt: skip
 
@@ -127,6 +129,7 @@ def _dask() -> Iterator[dict[str, Any]]:
 
 
 WAYS: dict[str, Callable[[], Any]] = {"here": _here, "threads": _threads, "processes": _processes, "loky": _loky, "dask": _dask}
+KILLED = "killed"
 
 
 def _killed(bare_s: float) -> Row:

@@ -218,6 +218,7 @@ def test_without_dask_a_cluster_says_what_to_install(
     assert "--cluster needs Dask: pip install 'accelsim[cluster]'" in err
 
 
+@pytest.mark.extras
 def test_a_cluster_that_is_not_there_is_told(cli: Callable[..., Answer], asked: Path) -> None:
     pytest.importorskip("distributed", reason="needs the extra `cluster`: pip install -e '.[test,cluster]'")
     code, _, err = cli("sweep", asked, "--cluster", "tcp://127.0.0.1:1")
@@ -228,6 +229,7 @@ def test_a_cluster_that_is_not_there_is_told(cli: Callable[..., Answer], asked: 
     assert "--cluster: no scheduler answers at nonsense://" in err
 
 
+@pytest.mark.extras
 def test_a_cluster_computes_the_sweep(cli: Callable[..., Answer], asked: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`: pip install -e '.[test,cluster]'")
     with distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:

@@ -22,6 +22,7 @@ from tests.digits import digits_network, digits_samples
 from tests.test_cli_sweep import asked as asked
 
 optuna = pytest.importorskip("optuna", reason="needs the extra `explore`: pip install -e '.[test,explore]'")
+pytestmark = pytest.mark.extras
 ROOT = Path(__file__).parents[1]
 CALIBRATION = digits_samples()[100:164]
 SPACE = {"cell.error_rel": Span(low=0.001, high=0.01, scale="log"), "mapping.levels": [16, 64, None]}

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import platform
 import signal
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def test_workers_of_our_own_give_the_same_bits_and_are_gone_afterwards() -> None
     assert _children() == before
 
 
+@pytest.mark.extras
 def test_loky_gives_the_same_bits() -> None:
     loky = pytest.importorskip("loky", reason="needs loky: pip install -c constraints.txt loky")
     executor = loky.ProcessPoolExecutor(max_workers=2)
@@ -70,6 +72,7 @@ def test_loky_gives_the_same_bits() -> None:
         executor.shutdown(kill_workers=True)
 
 
+@pytest.mark.extras
 def test_dask_gives_the_same_bits(cluster: Any) -> None:
     assert answers(small_sweep(executor=cluster.get_executor(), workers=2)) == answers(small_sweep())
 
@@ -118,6 +121,32 @@ def test_inputs_are_sent_about_once_a_worker() -> None:
     assert [len(memory) for memory in machines.memories] == [1, 1, 1]
 
 
+class _Unlucky(Executor):
+    """Stands in for a scheduler that hands the first inputs to a worker which is busy for as long as the other has answered nothing."""
+
+    def __init__(self) -> None:
+        self.machine = _Machines(1)
+        self.busy: list[tuple[Future[Any], tuple[Any, ...]]] = []
+
+    def submit(self, function: Any, /, *given: Any, **named: Any) -> Future[Any]:
+        """Keep the first task with inputs; run the others, and then that one, at once."""
+        assert len(self.machine.sent) < 40, "tasks go to and fro for ever"
+        if given[1] is not None and not self.busy:
+            self.busy.append((Future(), given))
+            return self.busy[0][0]
+        future = self.machine.submit(function, *given)
+        if future.result().known is not None and not self.busy[0][0].done():
+            late, what = self.busy[0]
+            late.set_result(self.machine.submit(function, *what).result())
+        return future
+
+
+def test_points_do_not_bounce_for_as_long_as_the_inputs_are_with_a_busy_worker() -> None:
+    unlucky = _Unlucky()
+    assert answers(small_sweep(executor=unlucky, workers=2)) == answers(small_sweep())
+    assert unlucky.machine.sent.count(False) <= 2 * 6 + 6
+
+
 def test_a_task_is_small_beside_the_inputs() -> None:
     inputs = Inputs(digits_network("cnn"), digits_samples(), digits_samples(), "predict", {})
     task = Task(key="k" * 64, inputs_key="i" * 64, accelerator=Accelerator.preset("memse"), seed=7, options={})
@@ -136,6 +165,35 @@ def test_the_number_of_workers_is_that_of_the_executor(spawned: Executor) -> Non
     with ThreadPoolExecutor(3) as threads:
         assert (workers_of(threads, None), workers_of(spawned, None), workers_of(threads, 5)) == (3, 2, 5)
     assert workers_of(_Machines(1), None) == 32
+
+
+# memory
+
+FAULTS = """
+import resource
+import numpy as np
+from accelsim import Accelerator
+from accelsim.sweeping.worker import Inputs, Task, compute
+packed = Inputs(None, None, None, "predict", {}).packed()
+task = Task(key="k", inputs_key="i", accelerator=Accelerator.preset("memse"), seed=7, options={})
+assert "NoneType" in compute(task, packed).known.error
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    np.ones(1 << 17)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc reads MALLOC_TRIM_THRESHOLD_")
+def test_memory_of_a_worker_that_dask_started_is_not_mapped_anew_for_each_array() -> None:
+    assert _faults("65536") < 2_000
+    assert _faults("65537") >= 100 * (1 << 20) // os.sysconf("SC_PAGE_SIZE") // 2  # the control: another value is someone's choice
+
+
+def _faults(trim_threshold: str) -> int:
+    """Return how many pages a worker was given for a hundred arrays of a megabyte, one after another."""
+    environment = _environment() | {"MALLOC_TRIM_THRESHOLD_": trim_threshold, "OPENBLAS_NUM_THREADS": "1"}
+    return int(subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 # workers that die
@@ -186,6 +244,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     _wait_for(lambda: not any(_is_alive(pid) for pid in workers))
 
 
+@pytest.mark.extras
 def test_a_dask_worker_that_is_killed_loses_nothing(cluster: Any, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.touch()

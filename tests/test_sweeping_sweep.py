@@ -367,6 +367,7 @@ def test_records_are_flat_and_csv_has_every_point(tmp_path: Path) -> None:
     assert len(report.to_csv(tmp_path / "x.csv").read_text().splitlines()) == 3 + report.failed[0].error.count("\n")
 
 
+@pytest.mark.extras
 def test_pandas_xarray_and_parquet_hold_the_same_numbers(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas", reason="needs the extra `frames`: pip install -e '.[test,frames]'")
     pytest.importorskip("xarray", reason="needs the extra `frames`: pip install -e '.[test,frames]'")

@@ -1,6 +1,6 @@
 """Handing points to any executor of `concurrent.futures`' interface: a few at a time, inputs once a worker, crashes survived."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -15,6 +15,8 @@ UNKNOWN_WORKERS = 32
 """Taken for an executor that does not say how many workers it has."""
 IN_FLIGHT = 2
 """Points given to each worker at a time: one that it computes, and one that waits for it."""
+BOUNCES = 2
+"""After so many workers that lacked the inputs a point takes them along: an executor may hand inputs to a busy worker that has them."""
 
 
 class BrokenSweepError(AccelsimError):
@@ -63,6 +65,7 @@ class _Crew:
         self.packed: bytes | None = None
         self.n_sent = 0
         self.lacking: set[str] = set()
+        self.bounces: Counter[str] = Counter()
         self.waiting: deque[Task] = deque()
         self.suspects: deque[Task] = deque()
         self.flying: dict[Future[Reply], _Flight] = {}
@@ -88,9 +91,10 @@ class _Crew:
             self._submit((self.suspects or self.waiting).popleft(), alone=alone)
 
     def _submit(self, task: Task, *, alone: bool) -> None:
-        """Hand one task over, with the inputs while fewer of them are under way than workers lack them."""
+        """Hand one task over, with the inputs while fewer of them are under way than workers lack them, or when it came back too often."""
         n_under_way = sum(flight.with_inputs for flight in self.flying.values())
-        flight = _Flight(task=task, with_inputs=n_under_way < len(self.lacking), alone=alone)
+        with_inputs = n_under_way < len(self.lacking) or self.bounces[task.key] >= BOUNCES
+        flight = _Flight(task=task, with_inputs=with_inputs, alone=alone)
         if flight.with_inputs:
             self.packed = self.inputs.packed() if self.packed is None else self.packed
             self.n_sent += 1
@@ -120,6 +124,7 @@ class _Crew:
             self.pool.is_proven = True
         if reply.known is None:
             self.lacking.add(reply.worker)
+            self.bounces[flight.task.key] += 1
             (self.suspects if flight.alone else self.waiting).appendleft(flight.task)
             return
         self.lacking.discard(reply.worker)

@@ -18,6 +18,7 @@ from typing import Any
 from accelsim.accelerator import Accelerator
 from accelsim.placement import Calibrated, calibrated
 from accelsim.report.sweep_folder import Known
+from accelsim.sweeping.memory import keep_freed_memory
 from accelsim.sweeping.runs import Run, answer_of
 from devices.base.errors import AccelsimError
 from workloads.network import Network
@@ -89,6 +90,7 @@ def compute(task: Task, packed: bytes | None) -> Reply:
     if inputs is None:
         if packed is None:
             return Reply(worker=worker, known=None)
+        keep_freed_memory()
         inputs = Inputs(*pickle.loads(packed))  # it comes from the sweep that started this worker
         hold(task.inputs_key, inputs)
     return Reply(worker=worker, known=computed(task, inputs))
