@@ -88,7 +88,7 @@ def arrivals_of(text: str) -> str | list[float]:
         return text
     path = Path(text)
     if not path.is_file():
-        raise SpecError(f"--arrivals: {no_file('arrivals', path)}")
+        raise SpecError(f"--arrivals: {no_file('arrivals', path, lever='give saturated, poisson:RATE, or a CSV of times')}")
     if path.stat().st_size > MAX_ARRIVALS_BYTES:
         raise SpecError(f"--arrivals: {text} has {path.stat().st_size} bytes; at most {MAX_ARRIVALS_BYTES} are read")
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]

@@ -17,7 +17,7 @@ MAX_IDX_BYTES = 2**30
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """Return the array in an IDX file; SamplesError when it is missing, damaged or of another type."""
     if not path.is_file():
-        raise SamplesError(no_file("IDX", path))
+        raise SamplesError(no_file("IDX", path, lever="give the folder that has train- and t10k-images and -labels"))
     raw = _content(path)
     if len(raw) < 4 or raw[:3] != bytes((0, 0, IDX_UINT8)):
         raise SamplesError(f"{path.name} starts with {raw[:3].hex() or 'nothing'}, need 000008 (IDX of unsigned bytes)")

@@ -70,7 +70,7 @@ def read_onnx(path: Path) -> OnnxFile:
 
 def _parse(path: Path) -> onnx.ModelProto:
     if not path.is_file():
-        raise NetworkError(no_file("network", path))
+        raise NetworkError(no_file("network", path, lever="give the path of an .onnx file, or the name of an embedded network"))
     try:
         raw = path.read_bytes()
     except OSError as error:

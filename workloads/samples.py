@@ -109,7 +109,7 @@ def read_arrays(path: str | Path) -> dict[str, NDArray]:
     """Return `x` and, when it is there, `y` as stored in an `.npz` file, read-only; SamplesError when it is missing or damaged."""
     path = Path(path)
     if not path.is_file():
-        raise SamplesError(no_file("samples", path))
+        raise SamplesError(no_file("samples", path, lever="give the path of an .npz file with x and, where known, y"))
     try:
         with zipfile.ZipFile(path) as archive:
             arrays = _read_members(archive, path.name)

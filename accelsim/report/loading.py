@@ -62,7 +62,7 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
 
 def _not_a_run(place: Path) -> str:
     if not place.is_dir():
-        return "no such folder" if not place.exists() else "a file, not a run folder"
+        return f"{'no such folder' if not place.exists() else 'a file, not a run folder'}; give the --out of an earlier run"
     if (place / SWEEP).is_file():
         return f"the folder of a sweep; `accelsim collect {place} --out RUN` makes a run folder of what it holds"
     runs = sorted(one.name for one in place.iterdir() if (one / "manifest.json").is_file())

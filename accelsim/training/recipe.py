@@ -226,5 +226,5 @@ def load_recipe(source: str | Path) -> Recipe:
     if isinstance(source, str) and source in recipe_names() and not Path(source).exists():
         return recipe_of((_FOLDER / f"{source}.toml").read_text(encoding="utf-8"), origin=source)
     if not Path(source).exists():
-        raise SpecError(f"--recipe: {no_file('recipe', Path(source))}; recipes that come along: {', '.join(recipe_names())}")
+        raise SpecError(f"--recipe: {no_file('recipe', Path(source), lever='recipes that come along: ' + ', '.join(recipe_names()))}")
     return recipe_of(read_text(Path(source)), origin=str(source))

@@ -45,10 +45,10 @@ class DeadlockError(AccelsimError):
     """Stages of an accelerator that wait for each other; the message names the circle and the buffers in it."""
 
 
-def no_file(what: str, path: Path) -> str:
-    """Return the message for a path where no regular file is."""
+def no_file(what: str, path: Path, *, lever: str) -> str:
+    """Return the message for a path where no regular file is, and what to give instead."""
     instead = ": it is a folder" if path.is_dir() else ": it is a pipe or a device" if path.exists() else ""
-    return f"no {what} file {str(path)!r}{instead}"
+    return f"no {what} file {str(path)!r}{instead}; {lever}"
 
 
 @contextmanager

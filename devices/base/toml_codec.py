@@ -231,7 +231,7 @@ def read_text(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> str:
         with path.open("rb") as file:
             return file.read(max_bytes + 1).decode("utf-8-sig")
     except OSError as error:
-        raise SpecError(f"{path}: {error.strerror or error}") from None
+        raise SpecError(f"{path}: {error.strerror or error}; give the path of a file that can be read") from None
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except ValueError:
