@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from accelsim.accelerator import Accelerator
@@ -136,7 +137,8 @@ def _prediction(report: ErrorReport) -> str:
     layer = max(alone, key=alone.__getitem__)
     share = percent(alone[layer] / report.mse if report.mse > 0.0 else 0.0, 0)
     return (
-        f"PREDICTED    In {report.elapsed_s:.1f} s, by the method {report.method!r}: a mean squared error of {report.mse:.4g},\n"
+        f"PREDICTED    In {report.elapsed_s:.1f} s, by the method {report.method!r}: a mean squared error of {report.mse:.4g}\n"
+        f"(+- {percent(report.rel_error_estimate, 1)} by its own estimate), "
         f"{percent(report.mse_rel)} of the variance of the outputs; layer {layer!r} alone makes {share} of it. Reading the arrays takes "
         f"{_watts(report.read_power_w)}.\n"
         f"Of the images, {percent(report.accuracy_predicted, 1)} are still told right."
@@ -176,15 +178,17 @@ def _verdict(best: DesignReport) -> list[str]:
     if best.mc is None:
         return []
     return [
-        f"Monte-Carlo on {best.mc.n_inputs} other images: error {best.mc.mse:.4g} (predicted {best.mse_verify:.4g}), "
+        f"Monte-Carlo on {best.mc.n_inputs} other images: error {best.mc.mse:.4g} ({best.mc.ci_low:.4g} to {best.mc.ci_high:.4g}), "
+        f"predicted {best.predicted_verify()},\n"
         f"power {_watts(best.mc.read_power_w)}."
     ]
 
 
 def _next(answers: _Answers, out: str | None) -> str:
     where = f"Run folders and pictures are in {out}.\n" if out is not None else "With --out DIR, run folders and pictures are written.\n"
+    page = f"  accelsim report {Path(out) / 'optimum'}   the design as a page for a browser\n" if out is not None else ""
     return (
-        f"NEXT         {where}"
+        f"NEXT         {where}{page}"
         "  accelsim spec memse --out my_chip.toml                                    a spec to edit\n"
         "  accelsim predict my_net.onnx --inputs my_images.npz --spec my_chip.toml   your network on your chip"
     )

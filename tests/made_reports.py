@@ -48,7 +48,7 @@ def design_report(**changes: object) -> DesignReport:
         "provenance": provenance(), "feasible": True,
         "design": Design(g_used_siemens={"conv1": 2.5e-5, "features.3": 1.1e-5, "fc2": 8e-6}),
         "per": "layer", "power_budget_w": 7e-4, "mse_budget": None, "yield_p": None, "mse": 2.4e-5 / 7e-4,
-        "mse_verify": 0.034, "read_power_verify_w": 7.2e-4,
+        "mse_verify": 0.034, "mse_verify_rel_error": 0.021, "read_power_verify_w": 7.2e-4,
         "read_power_w": 7e-4, "controllable_power_w": 7e-4,
         "baseline": Baseline(mse=0.047, read_power_w=7e-4, g_used_siemens=1.5e-5, power_at_same_mse_w=9e-4),
         "saving_total_rel": 0.22, "saving_controllable_rel": 0.22, "multiplier": 3.0, "duality_gap": 1e-12,

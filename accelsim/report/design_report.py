@@ -49,6 +49,8 @@ class DesignReport(Report):
         Whether any design meets the budget; when not, `floor` and `gap` say by how much, and `levers` what helps.
     mse, read_power_w
         Predicted at the design, on the samples it was optimized on; `mse_verify`, `read_power_verify_w` on those it was not.
+    mse_verify_rel_error
+        The prediction's own estimate of its relative error, of `mse_verify`.
     multiplier
         Price of the budget: MSE saved per watt (power budget), watts per unit of MSE (error budget).
     duality_gap
@@ -69,6 +71,7 @@ class DesignReport(Report):
     yield_p: float | None
     mse: float | None
     mse_verify: float | None
+    mse_verify_rel_error: float | None
     read_power_w: float | None
     read_power_verify_w: float | None
     controllable_power_w: float | None
@@ -104,6 +107,7 @@ class DesignReport(Report):
             "per": self.per,
             "mse": self.mse,
             "mse_verify": self.mse_verify,
+            "mse_verify_rel_error": self.mse_verify_rel_error,
             "read_power_w": self.read_power_w,
             "read_power_verify_w": self.read_power_verify_w,
             "controllable_power_w": self.controllable_power_w,
@@ -153,12 +157,17 @@ class DesignReport(Report):
         shown = [format_quantity(v or 0.0, "watt", n_digits=4) if watts else f"{v:.4g}" for v in (self.floor, self.gap)]
         return [("answer", f"INFEASIBLE: the floor is {shown[0]}, {shown[1]} above the budget"), *(("lever", text) for text in self.levers)]
 
+    def predicted_verify(self) -> str:
+        """Return the MSE predicted on the samples held out, with its own estimate of its error where there is one."""
+        own = "" if self.mse_verify_rel_error is None else f" +- {percent(self.mse_verify_rel_error, 1)}"
+        return f"{self.mse_verify:.4g}{own}"
+
     def _feasible_rows(self) -> list[tuple[str, str]]:
         rows = [
             (
                 "MSE",
                 f"{self.mse:.4g} on the samples optimized on"
-                + ("" if self.mse_verify is None else f"; {self.mse_verify:.4g} predicted on those held out"),
+                + ("" if self.mse_verify is None else f"; {self.predicted_verify()} predicted on those held out"),
             ),
             (
                 "read power",
