@@ -316,3 +316,14 @@ class Infeasible:
     def gap(self) -> float:
         """How far the budget is below the floor, in the unit of `at`."""
         return self.floor - self.budget
+
+
+def within_budgets(
+    mse: float, power_w: float, *, power_budget_w: float | None, mse_budget: float | None
+) -> tuple[float, float] | Infeasible:
+    """Return a design's error and power, or which budget it is beyond."""
+    if power_budget_w is not None and power_w > power_budget_w:
+        return Infeasible(at="power", floor=power_w, budget=power_budget_w)
+    if mse_budget is not None and mse > mse_budget:
+        return Infeasible(at="mse", floor=mse, budget=mse_budget)
+    return mse, power_w

@@ -21,7 +21,7 @@ from accelsim.accelerator import LayerOverride
 from accelsim.design import Design, Scale
 from accelsim.ledger import conversions_of, inferences_per_second, reads_per_second_times_read_time
 from accelsim.optimizer.bits import BitTable, best_choice
-from accelsim.optimizer.problem import Infeasible
+from accelsim.optimizer.problem import Infeasible, within_budgets
 from accelsim.optimizer.tabulated import N_GRID, grid_of, price_at, read_share, shift_of
 from accelsim.placement import PlacedLayer, Plan, place
 from accelsim.prediction.predict import predict
@@ -83,12 +83,7 @@ def sliced(
         options = [[replace(c, mse=factor * c.mse) for c in of] for of in options]
 
         def value(mse: float, power_w: float, base: tuple[float, float] = base) -> "tuple[float, float] | Infeasible":
-            total, power = mse + base[0], power_w + base[1]
-            if power_budget_w is not None and power > power_budget_w:
-                return Infeasible(at="power", floor=power, budget=power_budget_w)
-            if mse_budget is not None and total > mse_budget:
-                return Infeasible(at="mse", floor=total, budget=mse_budget)
-            return total, power
+            return within_budgets(mse + base[0], power_w + base[1], power_budget_w=power_budget_w, mse_budget=mse_budget)
 
         answer = best_of(options, value, side, most_arrays=most_arrays)
         if isinstance(answer, Infeasible):

@@ -19,7 +19,7 @@ import numpy as np
 from accelsim.ledger import converter_power, reads_per_second_times_read_time
 from accelsim.lower import ArraySite
 from accelsim.optimizer.bits import BitTable, best_choice
-from accelsim.optimizer.problem import Infeasible
+from accelsim.optimizer.problem import Infeasible, within_budgets
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.predict import predict
 from accelsim.response.linear import Response, respond
@@ -83,12 +83,7 @@ def tabulated(
         table = replace(table, mse=factor * table.mse)
 
         def value(mse: float, power_w: float, base: tuple[float, float] = (base_mse, base_w)) -> tuple[float, float] | Infeasible:
-            total, power = mse + base[0], power_w + base[1]
-            if power_budget_w is not None and power > power_budget_w:
-                return Infeasible(at="power", floor=power, budget=power_budget_w)
-            if mse_budget is not None and total > mse_budget:
-                return Infeasible(at="mse", floor=total, budget=mse_budget)
-            return total, power
+            return within_budgets(mse + base[0], power_w + base[1], power_budget_w=power_budget_w, mse_budget=mse_budget)
 
         side = 0 if power_budget_w is not None else 1
         corners = _alike(table) if per == "network" else table.corners()

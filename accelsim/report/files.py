@@ -17,13 +17,17 @@ MAX_TEXT_BYTES = 64 * 2**20
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file under a temporary name and rename it: there is the old file or the new one, never half of one."""
+    """Write a file, on the disk, under a temporary name and rename it: there is the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.write_bytes(content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}; give a writable place") from error
+        raise RunFolderError(f"cannot write {path}: {error.strerror or error}; give a writable place with room") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from accelsim.report.base import clean, columns_table
-from accelsim.training.checkpoint import write_whole
+from accelsim.report.files import write_whole
 from accelsim.training.data import Data, normalized
 from accelsim.training.export import onnx_model, profile_toml
 from accelsim.training.recipe import Recipe, recipe_toml

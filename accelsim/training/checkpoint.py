@@ -1,14 +1,13 @@
 """Keeping a training on disk, so that one that was killed goes on where it stopped."""
 
 import io
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from accelsim.report.files import write_whole
 from accelsim.training.trainer import Trainer
 from devices.base.errors import RunFolderError
 
@@ -26,22 +25,6 @@ def save_checkpoint(path: Path, trainer: Trainer, *, key: str) -> None:
     file = io.BytesIO()
     torch.save(state, file)
     write_whole(path, file.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}; give a writable place with room") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
