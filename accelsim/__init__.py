@@ -1,4 +1,4 @@
-"""Error, energy and the best design of memristor and unreliable-memory DNN accelerators, from one description.
+"""Error, time, energy and the best design of memristor and unreliable-memory DNN accelerators, from one description.
 
     from accelsim import Accelerator, load_embedded, place, predict
 

@@ -31,13 +31,16 @@ def counted(plan: Plan, samples: Samples, *, seed: int, path: str, sleep_s: floa
     return {"g_used_siemens": float(plan.layers[0].site.g_used_siemens.max()), "n_images": len(samples), "seed": seed}
 
 
-def deadly(plan: Plan, samples: Samples, *, seed: int) -> dict[str, float]:
-    """End the process where an error is large."""
+def deadly(plan: Plan, samples: Samples, *, seed: int, path: str | None = None) -> dict[str, float]:
+    """End the process where an error is large; otherwise append a line to a file, if one is given."""
     import os
 
     error_rel = float(plan.accelerator.to_table()["cell"]["programming"]["error_rel"])
     if error_rel > 0.008:
         os._exit(9)
+    if path is not None:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{error_rel}\n")
     return {"error_rel": error_rel}
 
 

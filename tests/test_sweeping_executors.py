@@ -206,17 +206,24 @@ def test_a_point_that_ends_its_worker_is_recorded_and_the_others_are_computed() 
     assert "it died while it computed this: killed, or out of memory" in report.failed[0].error
 
 
-def test_an_executor_that_breaks_says_how_to_go_on(tmp_path: Path) -> None:
-    axes = {"cell.error_rel": [0.001, 0.009, 0.002]}
+def test_an_executor_that_breaks_says_how_to_go_on_and_loses_nothing(tmp_path: Path) -> None:
+    """Which points came before the deadly one is the executor's; all that were computed are kept, and none is computed again."""
+    computed = tmp_path / "computed"
+    computed.touch()
+    given: dict[str, Any] = {
+        "run": deadly, "options": {"path": str(computed)}, "axes": {"cell.error_rel": [0.001, 0.009, 0.002]}, "out": tmp_path / "grid",
+    }  # fmt: skip
     with (
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor,
         pytest.raises(AccelsimError, match=r"the executor's workers died .* run the same sweep again"),
     ):
-        small_sweep(run=deadly, options={}, axes=axes, executor=executor, out=tmp_path / "grid")
-    kept = len(list((tmp_path / "grid" / "points").glob("*.json")))  # which of the others came first is the executor's
-    again = small_sweep(run=deadly, options={}, axes=axes, workers=1, out=tmp_path / "grid")
-    assert (again.n_reused, again.n_computed) == (kept, 3 - kept)
+        small_sweep(executor=executor, **given)
+    before = len(computed.read_text().splitlines())
+    assert len(list((tmp_path / "grid" / "points").glob("*.json"))) == before
+    again = small_sweep(workers=1, **given)
+    assert (again.n_reused, again.n_computed) == (before, 3 - before)
     assert [p.status for p in again.points] == ["done", "failed", "done"]
+    assert len(computed.read_text().splitlines()) == 2
 
 
 @pytest.mark.slow
