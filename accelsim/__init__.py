@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from accelsim.report.explore_report import ExploreReport, ExploreTrial
     from accelsim.report.loading import load_report
     from accelsim.report.records import Agreement, ErrorReport, TrialReport
-    from accelsim.report.sweep_report import SweepPoint, SweepReport
+    from accelsim.report.sweep_point import SweepPoint
+    from accelsim.report.sweep_report import SweepReport
     from accelsim.report.time_report import TimeReport
     from accelsim.sampling.monte_carlo import monte_carlo
     from accelsim.sweeping.axes import Span
@@ -127,7 +128,7 @@ _HOME = {
     "SamplesError": _ERRORS,
     "Span": "accelsim.sweeping.axes",
     "SpecError": _ERRORS,
-    "SweepPoint": "accelsim.report.sweep_report",
+    "SweepPoint": "accelsim.report.sweep_point",
     "SweepReport": "accelsim.report.sweep_report",
     "TimeReport": "accelsim.report.time_report",
     "TrialReport": "accelsim.report.records",

@@ -20,7 +20,7 @@ from accelsim.exploring.aims import PRICED, Aim, Limit, aims_of, limits_of
 from accelsim.exploring.trial import POWER_SHARE, Scales, answered
 from accelsim.placement import place
 from accelsim.report.explore_report import ExploreReport, ExploreTrial
-from accelsim.report.sweep_report import SweepPoint
+from accelsim.report.sweep_point import SweepPoint
 from accelsim.sweeping.axes import OF_RUN, Axis, axes_of
 from accelsim.sweeping.pool import Pool
 from accelsim.sweeping.runs import checked_options, runnable

@@ -8,7 +8,8 @@ import numpy as np
 
 from accelsim.report.base import Report, columns_table, text_table
 from accelsim.report.origin import Provenance
-from accelsim.report.sweep_report import first_line, value_text
+from accelsim.report.sweep_point import value_text
+from accelsim.report.sweep_report import first_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,7 +19,8 @@ from accelsim.report.base import clean
 from accelsim.report.files import csv_text, read_json, write_whole
 from accelsim.report.origin import Provenance
 from accelsim.report.record_codec import decoded, encoded
-from accelsim.report.sweep_report import SweepPoint, SweepReport
+from accelsim.report.sweep_point import SweepPoint
+from accelsim.report.sweep_report import SweepReport
 from devices.base.errors import RunFolderError
 
 SCHEMA = 1

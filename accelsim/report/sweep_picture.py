@@ -1,22 +1,48 @@
 """From the points of a sweep to the lines, maps and dots of its picture."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.report.origin import Provenance
+from accelsim.report.sweep_point import LARGER_IS_BETTER, SweepPoint, value_text
 from devices.base.errors import SpecError
 from devices.base.toml_codec import nearest_text, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from accelsim.report.sweep_report import SweepPoint, SweepReport
+
+class Sweep(Protocol):
+    """What of a sweep is drawn."""
+
+    @property
+    def provenance(self) -> Provenance: ...
+
+    @property
+    def run(self) -> str: ...
+
+    @property
+    def layout(self) -> str: ...
+
+    @property
+    def axes(self) -> Mapping[str, list[Any]]: ...
+
+    @property
+    def points(self) -> Sequence[SweepPoint]: ...
+
+    @property
+    def done(self) -> Sequence[SweepPoint]: ...
+
+    def column(self, name: str | None) -> str: ...
+
+    def best(self, column: str | None = None) -> SweepPoint: ...
 
 
 def draw(
-    report: "SweepReport", ax: "Axes | None", *, column: str | None, over: str | tuple[str, ...] | None, at: Mapping[str, Any]
+    report: Sweep, ax: "Axes | None", *, column: str | None, over: str | tuple[str, ...] | None, at: Mapping[str, Any]
 ) -> "Axes":
     """Draw a column of a sweep over one axis or two; see SweepReport.plot."""
     name = report.column(column)
@@ -35,11 +61,9 @@ def draw(
 
 
 def _over_two(
-    report: "SweepReport", ax: "Axes | None", name: str, axes: tuple[str, ...], points: "list[SweepPoint]", heading: str, note: str
+    report: Sweep, ax: "Axes | None", name: str, axes: tuple[str, ...], points: list[SweepPoint], heading: str, note: str
 ) -> "Axes":
     from accelsim.plot.sweep import MAX_LINES, plot_lines, plot_map
-    from accelsim.report.sweep_report import value_text
-
     (x_path, y_path), (x, y) = axes, (report.axes[path] for path in axes)
     rows = {i: _row([p for p in points if p.values[y_path] == value], x_path, x, name) for i, value in enumerate(y)}
     if len(y) <= MAX_LINES:
@@ -49,7 +73,7 @@ def _over_two(
     return plot_map(x, y, grid, x_name=x_path, y_name=y_path, value_name=name, heading=heading, note=note, ax=ax)
 
 
-def _dots(report: "SweepReport", ax: "Axes | None", name: str, axes: tuple[str, ...]) -> "Axes":
+def _dots(report: Sweep, ax: "Axes | None", name: str, axes: tuple[str, ...]) -> "Axes":
     from accelsim.plot.sweep import plot_dots
 
     heading, note = _words(report, name, {})
@@ -61,7 +85,7 @@ def _dots(report: "SweepReport", ax: "Axes | None", name: str, axes: tuple[str, 
     )  # fmt: skip
 
 
-def _axes(report: "SweepReport", over: str | tuple[str, ...] | None) -> tuple[str, ...]:
+def _axes(report: Sweep, over: str | tuple[str, ...] | None) -> tuple[str, ...]:
     known = tuple(report.axes)
     if over is None:  # axes with one value are no axes of a picture
         moving = [path for path in known if len(report.axes[path]) > 1] or list(known)
@@ -76,7 +100,7 @@ def _axes(report: "SweepReport", over: str | tuple[str, ...] | None) -> tuple[st
     return asked
 
 
-def _fixed(report: "SweepReport", axes: tuple[str, ...], at: Mapping[str, Any]) -> dict[str, Any]:
+def _fixed(report: Sweep, axes: tuple[str, ...], at: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the axes that are not drawn."""
     others = {path: values for path, values in report.axes.items() if path not in axes}
     for path, value in at.items():
@@ -87,20 +111,18 @@ def _fixed(report: "SweepReport", axes: tuple[str, ...], at: Mapping[str, Any]) 
     return {path: at.get(path, values[0]) for path, values in others.items()}
 
 
-def _row(points: "list[SweepPoint]", path: str, values: list[Any], name: str) -> NDArray:
+def _row(points: list[SweepPoint], path: str, values: list[Any], name: str) -> NDArray:
     found = [next((_number(p, name) for p in points if p.values[path] == value), np.nan) for value in values]
     return np.array(found)
 
 
-def _number(point: "SweepPoint", name: str) -> float:
+def _number(point: SweepPoint, name: str) -> float:
     value = point.record().get(name)
     return float(value) if isinstance(value, int | float) else np.nan
 
 
-def _words(report: "SweepReport", name: str, fixed: Mapping[str, Any]) -> tuple[str, str]:
+def _words(report: Sweep, name: str, fixed: Mapping[str, Any]) -> tuple[str, str]:
     """Return the heading and the note."""
-    from accelsim.report.sweep_report import LARGER_IS_BETTER, value_text
-
     best = report.best(name)
     word = "Largest" if name in LARGER_IS_BETTER else "Least"
     heading = f"{word} {name} {value_text(name, best.record()[name])}"

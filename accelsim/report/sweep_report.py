@@ -2,7 +2,7 @@
 
 import html
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,8 +11,8 @@ import numpy as np
 
 from accelsim.report.base import Report, columns_table, text_table
 from accelsim.report.origin import Provenance
+from accelsim.report.sweep_point import LARGER_IS_BETTER, SweepPoint, flat_items, flat_value, value_text
 from devices.base.errors import SpecError
-from devices.base.quantity import UNITS, format_quantity, unit_of
 from devices.base.toml_codec import nearest_text
 
 if TYPE_CHECKING:
@@ -29,55 +29,8 @@ MAIN: Mapping[str, tuple[str, ...]] = {
     "optimize": ("mse", "read_power_w", "saving_total_rel", "feasible"),
 }
 """What a table of points shows of each run's answer; pictures show the first."""
-LARGER_IS_BETTER = ("accuracy_predicted", "accuracy", "throughput_per_s", "saving_total_rel")
-NESTED_AGAIN = ("predicted", "simulated")
-"""Parts of an answer that repeat what stands beside them."""
 MAX_SHOWN = 24
-LONG_TEXT = 80
 MAX_CAUSES = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SweepPoint:
-    """One point of a sweep.
-
-    Parameters
-    ----------
-    key
-        Digest of all that its answer depends on; the name of its file.
-    values
-        The value of each axis, numbers in SI.
-    status
-        `done`, `failed` (see `error`), or `missing`: not computed yet.
-    answer
-        What was computed, by the names of the JSON.
-    """
-
-    key: str
-    values: dict[str, Any]
-    status: str
-    answer: dict[str, Any]
-    error: str
-    elapsed_s: float
-
-    def record(self) -> dict[str, Any]:
-        """Return one flat record: the axes, the status, and every number and short text of the answer, dotted."""
-        axes = {name: _scalar(value) for name, value in self.values.items()}
-        failed = {"error": self.error} if self.error else {}
-        return axes | {"status": self.status} | dict(_flat(self.answer)) | failed
-
-
-def _scalar(value: Any) -> Any:
-    return str(value) if isinstance(value, list | dict) else value
-
-
-def _flat(answer: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in answer.items():
-        if isinstance(value, Mapping):
-            if name not in NESTED_AGAIN:
-                yield from _flat(value, f"{path}{name}.")
-        elif not isinstance(value, list) and not (isinstance(value, str) and len(value) > LONG_TEXT):
-            yield path + name, value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -166,7 +119,7 @@ class SweepReport(Report):
         """Return the names of the numbers in the answers."""
         names: dict[str, None] = {}
         for point in self.done:
-            names |= {name: None for name, value in _flat(point.answer) if _number(value) is not None}
+            names |= {name: None for name, value in flat_items(point.answer) if _number(value) is not None}
         return list(names)
 
     def numbers(self) -> dict[str, Any]:
@@ -213,10 +166,10 @@ class SweepReport(Report):
         columns = {name: np.array([np.nan if (v := _number(r.get(name))) is None else v for r in records]) for name in self.columns()}
         about = {"run": self.run, "network": self.provenance.network, "seed": self.provenance.seed, "version": self.provenance.version}
         if self.layout != "grid" or len(self.points) != int(np.prod([len(v) for v in self.axes.values()])):  # a shard has some only
-            at = {path: ("point", [_scalar(p.values[path]) for p in self.points]) for path in self.axes}
+            at = {path: ("point", [flat_value(p.values[path]) for p in self.points]) for path in self.axes}
             return xarray.Dataset({name: ("point", column) for name, column in columns.items()}, coords=at, attrs=about)
         shape = tuple(len(values) for values in self.axes.values())
-        coords = {path: [_scalar(v) for v in values] for path, values in self.axes.items()}
+        coords = {path: [flat_value(v) for v in values] for path, values in self.axes.items()}
         return xarray.Dataset({n: (tuple(self.axes), c.reshape(shape)) for n, c in columns.items()}, coords=coords, attrs=about)
 
     def to_csv(self, path: str | Path) -> Path:
@@ -298,15 +251,3 @@ def _axis_text(path: str, values: list[Any], layout: str) -> str:
     if layout in ("grid", "list"):
         return f"{value_text(path, values[0])} to {value_text(path, values[-1])}, {len(values)} values"
     return " to ".join(value_text(path, value) for value in values) if len(values) == 2 else ", ".join(value_text(path, v) for v in values)
-
-
-def value_text(name: str, value: Any) -> str:
-    """Return a value as a table shows it, with the unit that its name declares."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, float):
-        return str(value)
-    unit = unit_of(name.rpartition(".")[2])
-    return f"{value:.4g}" if name.endswith("_per_s") or not UNITS[unit].symbol else format_quantity(value, unit, n_digits=4)
