@@ -12,6 +12,7 @@ from workloads.samples import Samples
 from workloads.walk import evaluate
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.extras
 NETWORKS = ("lenet", "fashion_cnn", "fashion_resnet", "resnet8_cifar10", "resnet20_cifar10", "digit_cnn")
 N_PROGRAMMINGS, ERROR_REL = 400, 0.02
 

@@ -10,6 +10,7 @@ from devices.memory_faults import MemoryFaults, PersistentFlips, StuckBits, Tran
 from devices.word_format import WordFormat
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`: pip install -e '.[test,train]'")
+pytestmark = pytest.mark.extras
 
 from accelsim.training.stored import Storage, StoredLayer  # noqa: E402
 

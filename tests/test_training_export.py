@@ -21,6 +21,7 @@ from workloads.samples import samples_of
 from workloads.walk import evaluate
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`: pip install -e '.[test,train]'")
+pytestmark = pytest.mark.extras
 
 import accelsim.training.tested as draws  # noqa: E402
 from accelsim.training.export import onnx_model, profile_toml  # noqa: E402

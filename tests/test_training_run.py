@@ -20,6 +20,7 @@ from devices.reliability import Exponential, Sram14nm
 from devices.word_format import WordFormat
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`: pip install -e '.[test,train]'")
+pytestmark = pytest.mark.extras
 
 import accelsim.training.tested as draws  # noqa: E402
 from accelsim.training.run import Progress, augmented, batch_of, train, trainer_of  # noqa: E402

@@ -14,6 +14,7 @@ from validation.memory_training import Way, judged, narrowed, summary
 from validation.tables import Row
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`: pip install -e '.[test,train]'")
+pytestmark = pytest.mark.extras
 TINY = replace(study.QUICK[0], layers="conv 6 k3 s2, dense 24", std=1.0, n_train=None, n_first=2, n_more=2, seeds=(1, 2))
 
 
