@@ -14,8 +14,9 @@ import onnx
 from accelsim.accelerator import Accelerator
 from accelsim.placement import Plan, place
 from accelsim.timing.bound import bound
+from accelsim.timing.copies import Copies
 from accelsim.timing.des import simulate_events
-from accelsim.timing.mapping import Copies, map_in_time
+from accelsim.timing.mapping import map_in_time
 from accelsim.timing.recurrence import recurrence
 from accelsim.timing.simulate import simulate
 from benchmarks.clock import cpu_seconds, interleaved

@@ -5,7 +5,9 @@ counted twice. There are as many ADCs as `chip.columns_per_adc` or `chip.adcs_pe
 """
 
 from accelsim.chip import rollup
-from accelsim.timing.mapping import MappedStep, TimedPlan, array_size
+from accelsim.timing.building import MappedStep
+from accelsim.timing.mapping import TimedPlan
+from accelsim.timing.services import array_size
 
 
 def chip_area(timed: TimedPlan) -> dict[str, float]:

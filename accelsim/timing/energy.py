@@ -14,9 +14,11 @@ from accelsim.chip import Chip, Part
 from accelsim.ledger import conversions_of, inferences_per_second, read_power
 from accelsim.placement import PlacedLayer, Plan, check_question
 from accelsim.response.target import mean_weights
+from accelsim.timing.building import MappedStep
 from accelsim.timing.graph import PS
-from accelsim.timing.mapping import MappedStep, TimedPlan, value_bits
+from accelsim.timing.mapping import TimedPlan
 from accelsim.timing.recurrence import Times
+from accelsim.timing.services import value_bits
 from accelsim.values_in_memory import accesses_of
 from devices.base.errors import SpecError
 from workloads.samples import Samples

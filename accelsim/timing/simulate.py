@@ -12,16 +12,19 @@ from accelsim.report.origin import Provenance
 from accelsim.report.time_report import StageTime, TimeReport
 from accelsim.timing.area import chip_area
 from accelsim.timing.bound import Bound, bound
+from accelsim.timing.building import MappedStep
+from accelsim.timing.copies import Copies
 from accelsim.timing.critical import Critical, critical
 from accelsim.timing.des import Service, simulate_events
 from accelsim.timing.energy import Ledger, image_ledger, leakage
 from accelsim.timing.graph import PS, TokenGraph
 from accelsim.timing.grid import Ints
-from accelsim.timing.mapping import Copies, MappedStep, Rooms, TimedPlan, array_size, map_in_time, stage_ps
+from accelsim.timing.mapping import Rooms, TimedPlan, map_in_time
 from accelsim.timing.occupancy import peaks, shares
 from accelsim.timing.power import power_trace
 from accelsim.timing.recurrence import Times, recurrence
 from accelsim.timing.serial import reads_s
+from accelsim.timing.services import array_size, stage_ps
 from devices.base.errors import SpecError, UnsupportedMethodError
 from devices.base.quantity import format_quantity
 from workloads.samples import Samples
