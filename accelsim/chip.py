@@ -4,6 +4,8 @@
 
 Parts are a list of facts, each with its source: how many there are of it in an array, core, tile or on the chip, what one of its actions
 takes, its power while it works, its leakage and its area. Counts of actions come from the plan; energy is counts times unit energies.
+
+Layers whose weights are words in a memory are on no array: a digital engine of multiply-add units computes them.
 """
 
 from dataclasses import dataclass, field
@@ -12,8 +14,12 @@ from typing import Literal
 from devices.base.errors import SpecError
 from devices.base.toml_codec import about, check_types, raise_faults
 
-Action = Literal["read", "drive", "convert", "merge", "load", "store", "move", "compute", "off_chip", "write"]
-Per = Literal["array", "core", "tile", "chip"]
+Action = Literal[
+    "read", "drive", "convert", "merge", "load", "store", "move", "compute", "off_chip", "write", "multiply_add", "multiply_bits",
+    "sum_bits",
+]
+Per = Literal["array", "core", "tile", "chip", "unit"]
+Dataflow = Literal["output", "weight", "input"]
 Tag = Literal["source_code", "measured", "published", "abstract", "note", "derived", "remembered"]
 
 ACTIONS: dict[str, str] = {
@@ -27,7 +33,12 @@ ACTIONS: dict[str, str] = {
     "compute": "one operation of a digital unit: an activation, a comparison, a sum",
     "off_chip": "one bit in or out of the chip",
     "write": "one cell written",
+    "multiply_add": "one multiply-add of the digital engine",
+    "multiply_bits": "one bit of a weight times one bit of an activation, in a multiply-add of the digital engine",
+    "sum_bits": "one bit of the sum of a multiply-add of the digital engine",
 }
+OF_ENGINES = ("multiply_add", "multiply_bits", "sum_bits")
+"""What only a digital engine does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +46,7 @@ class Part:
     """One kind of part: how many, what it does, what that takes, and who says so."""
 
     name: str = field(default="", metadata=about("Its name.", coded=False))
-    per: Per = field(metadata=about("Where it is: so many in each."))
+    per: Per = field(metadata=about("Where it is: so many in each; a unit is one multiply-add unit of a digital engine."))
     count: float = field(default=1.0, metadata=about("How many in each; a quarter where four share one.", above=0.0))
     action: Action | None = field(default=None, metadata=about("What it does that takes energy.", absent="its energy is that of others"))
     energy_j: float = field(default=0.0, metadata=about("Energy of one action.", at_least=0.0))
@@ -101,6 +112,44 @@ class Serial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """The port of a memory at a digital engine."""
+
+    bits: int = field(metadata=about("Bits that one access reads or writes.", at_least=1))
+    t_access_s: float | None = field(
+        default=None,
+        metadata=about("Time from one access to the next.", above=0.0, absent="a cycle of the engine, or the memory's own time if longer"),
+    )
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digital:
+    """The engine that computes layers whose weights are words in a memory: an array of multiply-add units."""
+
+    rows: int = field(metadata=about("Rows of multiply-add units.", at_least=1))
+    columns: int = field(metadata=about("Columns of multiply-add units.", at_least=1))
+    dataflow: Dataflow = field(default="weight", metadata=about("What stays in the units while the rest streams."))
+    shared: bool = field(default=True, metadata=about("Whether one engine does all layers in turn; each has its own otherwise."))
+    clock_hz: float | None = field(default=None, metadata=about("Cycles a second of the units.", above=0.0, absent="as chip.clock_hz"))
+    sum_bits: int | None = field(
+        default=None, metadata=about("Bits of the sums in the units.", at_least=1, absent="not told; parts that take energy by it need it")
+    )
+    weights: Port | None = field(default=None, metadata=about("Port of the memory of weights.", absent="it never limits", short=False))
+    activations: Port | None = field(
+        default=None, metadata=about("Port of the memory of activations.", absent="it never limits", short=False)
+    )
+    partial_sums: Port | None = field(
+        default=None, metadata=about("Port of the memory of partial sums.", absent="it never limits", short=False)
+    )
+
+    def __post_init__(self) -> None:
+        raise_faults(check_types(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chip:
     """How arrays are grouped and how fast what is around them is."""
 
@@ -145,20 +194,34 @@ class Chip:
     serial: Serial | None = field(
         default=None, metadata=about("Times of products whose steps follow one another.", absent="the stages of a product overlap")
     )
+    digital: Digital | None = field(
+        default=None,
+        metadata=about("What computes layers whose weights are in a memory.", absent="nothing does; such layers are refused", short=False),
+    )
     parts: tuple[Part, ...] = field(default=(), metadata=about("What the chip is made of, each part under its name."))
 
     def __post_init__(self) -> None:
         raise_faults(check_types(self))
+        for part in self.parts:
+            self._check_engine(part)
+
+    def _check_engine(self, part: Part) -> None:
+        """Raise SpecError for a part of a digital engine that is not there, or whose sums have no width."""
+        if self.digital is None and (part.per == "unit" or part.action in OF_ENGINES):
+            raise SpecError(f"parts.{part.name}: is of a digital engine, and there is no [chip.digital]; give it, or leave the part out")
+        if self.digital is not None and self.digital.sum_bits is None and part.action == "sum_bits":
+            raise SpecError(f"digital.sum_bits: absent, but parts.{part.name} takes energy for each bit of a sum; set it")
 
     @property
     def arrays_per_tile(self) -> int:
         """Arrays of a tile."""
         return self.cores_per_tile * self.arrays_per_core
 
-    def count_of(self, part: Part, n_tiles: int) -> float:
-        """Return how many of a part there are on `n_tiles` tiles."""
+    def count_of(self, part: Part, n_tiles: int, n_engines: int = 0) -> float:
+        """Return how many of a part there are on `n_tiles` tiles, with so many digital engines."""
         cores = n_tiles * self.cores_per_tile
-        return part.count * {"chip": 1, "tile": n_tiles, "core": cores, "array": cores * self.arrays_per_core}[part.per]
+        units = 0 if self.digital is None else n_engines * self.digital.rows * self.digital.columns
+        return part.count * {"chip": 1, "tile": n_tiles, "core": cores, "array": cores * self.arrays_per_core, "unit": units}[part.per]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,9 +233,9 @@ class Rollup:
     area_m2: dict[str, float]
 
 
-def rollup(chip: Chip, n_tiles: int) -> Rollup:
-    """Return the sums over all parts of a chip of `n_tiles` tiles."""
-    counts = {part.name: chip.count_of(part, n_tiles) for part in chip.parts}
+def rollup(chip: Chip, n_tiles: int, n_engines: int = 0) -> Rollup:
+    """Return the sums over all parts of a chip of `n_tiles` tiles and `n_engines` digital engines."""
+    counts = {part.name: chip.count_of(part, n_tiles, n_engines) for part in chip.parts}
     return Rollup(
         power_w={part.name: counts[part.name] * part.power_w for part in chip.parts},
         leakage_w={part.name: counts[part.name] * part.leakage_w for part in chip.parts},

@@ -7,6 +7,7 @@ For one image and one read time, with v the input voltages of a layer and sums o
 
 Energy is (1) + (2) times the read time, and what each conversion takes; power is energy per inference times the inference rate, by
 default one read of the layer with the most reads after the other: rate = 1 / (largest number of positions x input slices x read time).
+Layers of a digital engine have no reads: there the rate is that of the engine, where it is the slower one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from accelsim.lower import ArraySite, Cells
 from accelsim.placement import PlacedLayer, Plan, image_chunks
 from accelsim.response.weights import Weights
+from accelsim.timing.digital import engine_s
 from accelsim.values_in_memory import accesses_of
 from devices.base.errors import SpecError
 from workloads.network import Network
@@ -86,14 +88,25 @@ def memory_power(plan: Plan, layer: PlacedLayer) -> float:
 
 def inferences_per_second(plan: Plan) -> float:
     """Return the inference rate; raise SpecError where no time is known."""
-    drive = plan.accelerator.drive
+    drive, engine = plan.accelerator.drive, _engine_s(plan)
     if drive.rate_hz is not None:
         return drive.rate_hz
-    if drive.t_read_s is None:
+    n_reads = _most_reads(plan, engine)
+    if n_reads and drive.t_read_s is None:
         raise SpecError(
             "drive.t_read_s: absent, but the power of converters and memories of known energy needs it, or drive.rate_hz; set one of them"
         )
-    return 1.0 / (max(layer.n_reads for layer in plan.layers) * drive.t_read_s)
+    return 1.0 / max(engine, n_reads * (drive.t_read_s or 0.0))
+
+
+def _engine_s(plan: Plan) -> float:
+    """Return how long an image keeps the plan's digital engine busy; 0 without one."""
+    return engine_s(plan.layers, plan.accelerator.chip)
+
+
+def _most_reads(plan: Plan, engine: float) -> int:
+    """Return the reads of the layer that has most; where there is an engine, of layers on arrays."""
+    return max((layer.n_reads for layer in plan.layers if not (engine and layer.is_digital)), default=0)
 
 
 def reads_per_second_times_read_time(plan: Plan) -> float:
@@ -105,7 +118,11 @@ def reads_per_second_times_read_time(plan: Plan) -> float:
                 f"drive.rate_hz is {drive.rate_hz:g} Hz, but power at a given rate needs drive.t_read_s; set it, or leave rate_hz out"
             )
         return drive.rate_hz * drive.t_read_s
-    return 1.0 / max(layer.n_reads for layer in plan.layers)
+    engine = _engine_s(plan)
+    n_reads = _most_reads(plan, engine)
+    if not engine:
+        return 1.0 / n_reads
+    return (drive.t_read_s or 0.0) * inferences_per_second(plan) if n_reads else 0.0
 
 
 def activity(plan: Plan, graph: Network, samples: Samples, views: Sequence[Weights]) -> dict[str, Array]:

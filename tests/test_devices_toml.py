@@ -276,5 +276,5 @@ def test_every_preset_has_a_summary_and_its_text() -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest_and_the_list() -> None:
-    with pytest.raises(SpecError, match="unknown preset 'mems'; nearest: memse; presets: isaac, memse, memse_compat"):
+    with pytest.raises(SpecError, match="unknown preset 'mems'; nearest: memse; presets: digital_45nm, isaac, memse, memse_compat"):
         catalog.text("mems")

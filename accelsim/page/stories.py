@@ -179,7 +179,8 @@ def _time_sentences(report: TimeReport) -> Iterator[str]:
     latency, interval = (format_quantity(seconds, "second", n_digits=4) for seconds in (report.latency_s, report.ii_s))
     least = "at least " if report.engine == "bound" else ""
     yield f"An image takes {least}{latency}; a result comes every {interval}: {report.throughput_per_s:.4g} images a second."
-    yield f"{report.bottleneck} sets the interval; arrays work {percent(report.utilization, 1)} of the time."
+    working = "arrays work" if report.n_arrays else "multipliers work"
+    yield f"{report.bottleneck} sets the interval; {working} {percent(report.utilization, 1)} of the time."
     if report.energy_j:
         largest = max(report.energy_by_component.items(), key=lambda item: item[1])
         share = percent(largest[1] / report.energy_j, 0)

@@ -53,7 +53,8 @@ class Evaluation(Report):
             *((f"  {name}", percent(value / t.energy_j, 1)) for name, value in sorted(t.energy_by_component.items(), key=_by_size)[:8]),
             ("power", f"{format_quantity(t.power_w, 'watt', n_digits=4)} on average"),
             ("area", f"{t.area_m2 * 1e6:.4g} mm2" if t.area_m2 else "-"),
-            ("arrays", f"{t.n_arrays} on {t.n_tiles} tile{'' if t.n_tiles == 1 else 's'}"),
+            *([("arrays", f"{t.n_arrays} on {t.n_tiles} tile{'' if t.n_tiles == 1 else 's'}")] if t.n_arrays else []),
+            *([("multipliers", f"{t.n_multipliers:,}")] if t.n_multipliers else []),
         ]
 
     def to_dicts(self) -> list[dict[str, Any]]:

@@ -47,13 +47,17 @@ def arrays_of(record: Any, *, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def decoded(record_type: type, raw: Any, *, arrays: Arrays, path: str = "") -> Any:
-    """Return the record that `encoded` and `arrays_of` made; RunFolderError names the field that is not as it must be."""
+    """Return the record that `encoded` and `arrays_of` made; RunFolderError names the field that is not as it must be.
+
+    Fields with a default may be missing: a record that was written before there were any.
+    """
     hints = get_type_hints(record_type)
-    names = [field.name for field in dataclasses.fields(record_type)]
-    if not isinstance(raw, dict) or set(raw) != set(names):
-        odd = sorted(set(raw) ^ set(names)) if isinstance(raw, dict) else [f"no table but {type(raw).__name__}"]
+    fields = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(record_type)}
+    needed = {name for name, is_needed in fields.items() if is_needed}
+    if not isinstance(raw, dict) or not needed <= set(raw) <= set(fields):
+        odd = sorted((set(raw) - set(fields)) | (needed - set(raw))) if isinstance(raw, dict) else [f"no table but {type(raw).__name__}"]
         raise _fault(path or record_type.__name__, f"fields missing or unknown: {', '.join(map(str, odd[:8]))}")
-    return record_type(**{name: _value(hints[name], raw[name], arrays=arrays, path=f"{path}{name}") for name in names})
+    return record_type(**{name: _value(hints[name], raw[name], arrays=arrays, path=f"{path}{name}") for name in fields if name in raw})
 
 
 def _value(hint: Any, raw: Any, *, arrays: Arrays, path: str) -> Any:

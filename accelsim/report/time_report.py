@@ -32,7 +32,9 @@ class StageTime:
     room_tokens, peak_tokens
         What the buffer behind it holds (None: any number), and the most that was in it.
     operations, moved_bits
-        Of one image: operations (two a multiply-add), and bits between its arrays and the buffer.
+        Of one image: operations (two a multiply-add), and bits between its arrays, or a digital engine, and buffers and memories.
+    limit
+        Of a layer of a digital engine: `multiply`, or the memory that is in its way.
     slack_s, critical_s
         By how much its most urgent token could be late, and how long the critical path is in it; None but from the recurrence.
     """
@@ -53,6 +55,7 @@ class StageTime:
     moved_bits: int
     slack_s: float | None
     critical_s: float | None
+    limit: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -70,9 +73,12 @@ class TimeReport(Report):
     power_w, peak_power_w
         Mean over the run; the sum over all parts while everything works, where the spec gives it.
     utilization
-        Mean share of the time that arrays work, at the interval.
+        Mean share of the time that arrays work, at the interval; of multiply-add units, where there are no arrays.
+    n_multipliers, multipliers_work
+        Multiply-add units of digital engines, and the mean share of the time that they work; None where there are none.
     peak_ops_hz, bus_bits_hz
-        Operations a second of all arrays in use, if they had always something to do; bits a second of their tiles' buses.
+        Operations a second of all arrays and multiply-add units in use, if they had always something to do; bits a second of the buses of
+        tiles.
     lifetime_images
         Images until cells that are written for each image wear out; None where they are not written.
     trace_edges_s, trace_power_w
@@ -118,6 +124,8 @@ class TimeReport(Report):
     trace_power_w: Array | None
     bars: Array | None
     elapsed_s: float
+    n_multipliers: int = 0
+    multipliers_work: float | None = None
 
     def numbers(self) -> dict[str, Any]:
         names = (
@@ -125,7 +133,7 @@ class TimeReport(Report):
             "energy_by_component", "energy_by_layer", "energy_by_cause", "energy_of_layers",
             "power_w", "peak_power_w", "area_m2", "area_by_component",
             "utilization", "bottleneck", "n_arrays", "n_tiles", "n_chips", "n_rounds", "lifetime_images", "token", "n_tokens", "n_events",
-            "waited_s", "operations", "peak_ops_hz", "bus_bits_hz", "elapsed_s",
+            "waited_s", "operations", "peak_ops_hz", "bus_bits_hz", "n_multipliers", "multipliers_work", "elapsed_s",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names} | {"stages": self.to_dicts()}
 
@@ -144,11 +152,19 @@ class TimeReport(Report):
             ("area", f"{self.area_m2 * 1e6:.4g} mm2" if self.area_m2 else _NOT_KNOWN),
             *([("arrays", where)] if self.n_arrays else []),
             ("arrays work" if self.n_arrays else "multipliers work", f"{percent(self.utilization, 1)} of the time"),
+            *self._engines(),
             ("bottleneck", f"{self.bottleneck}{self._alone()}"),
             *_shares("energy", self.energy_by_component, self.energy_j),
             *self._waits(),
             ("tokens, events", f"{self.n_tokens:,} tokens an image{self._width()}; {self.n_events:,} events; {self.elapsed_s:.2f} s"),
         ]
+
+    def _engines(self) -> list[tuple[str, str]]:
+        if not self.n_multipliers or self.multipliers_work is None or not any(row.limit for row in self.stages):
+            return []
+        slow = [f"{row.limit} in {row.stage}" for row in self.stages if row.limit and row.limit != "multiply"]
+        waits = "no memory in the way" if not slow else f"waiting for {', '.join(slow[:3])}" + (", ..." if len(slow) > 3 else "")
+        return [("digital engine", f"{self.n_multipliers:,} multiply-add units, {percent(self.multipliers_work, 1)} of the time; {waits}")]
 
     def _spread(self) -> str:
         if self.images == 1 or self.engine == "bound":

@@ -14,7 +14,7 @@ def chip_area(timed: TimedPlan) -> dict[str, float]:
     """Return the area by part, square metres; parts without one are left out."""
     chip = timed.chip
     tiles = timed.n_tiles if chip.n_tiles is None else chip.n_tiles * timed.n_chips
-    areas = {name: area for name, area in rollup(chip, tiles).area_m2.items() if area}
+    areas = {name: area for name, area in rollup(chip, tiles, timed.n_engines).area_m2.items() if area}
     if any(part.converters for part in chip.parts):
         return areas
     for name in {"adc", "dac"} - {part.name for part in chip.parts}:
@@ -26,7 +26,7 @@ def chip_area(timed: TimedPlan) -> dict[str, float]:
 
 def _converters(timed: TimedPlan, mapped: MappedStep, name: str) -> float:
     """Return the area of one kind of converter of a layer's arrays; 0 where it is not known."""
-    layer, arrays = mapped.step.layer, mapped.n_arrays
+    layer, arrays = mapped.step.on_arrays, mapped.n_arrays
     if layer is None:
         return 0.0
     converter = layer.sense.adc if name == "adc" else layer.drive.dac

@@ -14,6 +14,7 @@ from accelsim.ledger import converter_power, inferences_per_second
 from accelsim.placement import Plan
 from accelsim.timing.area import chip_area
 from accelsim.timing.bound import bound
+from accelsim.timing.digital import ENGINE, MULTIPLY, limits_ps
 from accelsim.timing.energy import image_ledger, leakage
 from accelsim.timing.graph import PS
 from accelsim.timing.mapping import TimedPlan, map_in_time
@@ -76,10 +77,20 @@ def check_latency(plan: Plan, latency_budget_s: float) -> float:
         slowest = bound(timed.graph).bottleneck
         raise InfeasibleError(
             f"an image takes {format_quantity(latency, 'second', n_digits=4)}, and the budget is "
-            f"{format_quantity(latency_budget_s, 'second', n_digits=4)}; conductances do not change it: give {slowest!r} more copies "
-            "(mapping.replicas), or a shorter drive.t_read_s"
+            f"{format_quantity(latency_budget_s, 'second', n_digits=4)}; conductances do not change it: {_faster(timed, slowest)}"
         )
     return latency
+
+
+def _faster(timed: TimedPlan, slowest: str) -> str:
+    """Return what would make an image quicker."""
+    if not timed.n_arrays or slowest == ENGINE:
+        layers = {m.step.name: limits_ps(m.step.on_engine, timed.chip) for m in timed.steps if m.step.on_engine is not None}
+        longest = max(layers, key=lambda name: max(layers[name].values()))
+        limit = max(layers[longest], key=lambda name: layers[longest][name])
+        more = "chip.digital.rows, columns or clock_hz" if limit == MULTIPLY else f"chip.digital.{limit}.bits"
+        return f"give {longest!r} a larger {more}"
+    return f"give {slowest!r} more copies (mapping.replicas), or a shorter drive.t_read_s"
 
 
 def check_budget(area_budget_m2: float) -> None:
@@ -100,18 +111,28 @@ def check_area(plan: Plan, area_budget_m2: float) -> float:
         largest = max(areas, key=lambda name: areas[name])
         raise InfeasibleError(
             f"the chip takes {total * 1e6:.4g} mm2 on {timed.n_tiles} tiles, and the budget is {area_budget_m2 * 1e6:.4g} mm2; most of "
-            f"it is {largest!r} ({areas[largest] * 1e6:.4g} mm2): fewer mapping.slice_bits or mapping.replicas, a larger "
-            "chip.columns_per_adc, or give more"
+            f"it is {largest!r} ({areas[largest] * 1e6:.4g} mm2): {_smaller(timed, largest)}, or give more"
         )
     return total
+
+
+def _smaller(timed: TimedPlan, largest: str) -> str:
+    of_engine = any(part.name == largest and part.per == "unit" for part in timed.chip.parts)
+    if of_engine or not timed.n_arrays:
+        return "fewer chip.digital.rows or columns"
+    return "fewer mapping.slice_bits or mapping.replicas, a larger chip.columns_per_adc"
 
 
 def arrays_within(plan: Plan, area_budget_m2: float) -> int:
     """Return how many arrays an area has room for: whole tiles beside what the chip has once, each array with its converters."""
     timed = map_in_time(plan)
     check_budget(area_budget_m2)
+    if not timed.n_arrays:
+        raise SpecError("area_budget_m2: no layer is on arrays, so there are no slices to choose; leave slice_bits out")
     tiles = timed.n_tiles if timed.chip.n_tiles is None else timed.chip.n_tiles * timed.n_chips
-    areas, once = chip_area(timed), sum(part.area_m2 * part.count for part in timed.chip.parts if part.per == "chip")
+    areas, once = chip_area(timed), sum(
+        part.area_m2 * timed.chip.count_of(part, 0, timed.n_engines) for part in timed.chip.parts if part.per in ("chip", "unit")
+    )
     own = {part.name for part in timed.chip.parts}
     an_array = sum(area for name, area in areas.items() if name not in own) / timed.n_arrays
     a_tile = (sum(area for name, area in areas.items() if name in own) - once) / tiles

@@ -29,11 +29,14 @@ MAX_WATCHED_TOKENS = 40_000_000
 """Tokens of all runs in which buffers grow: where maps are so large, the first sizes stay."""
 
 
-def with_rooms(graph: TokenGraph, rooms: Literal["sized", "unbounded"] | int, *, widths: Mapping[str, int]) -> tuple[TokenGraph, list[str]]:
+def with_rooms(
+    graph: TokenGraph, rooms: Literal["sized", "unbounded"] | int, *, widths: Mapping[str, int], widen: bool = True
+) -> tuple[TokenGraph, list[str]]:
     """Return the graph with room behind each stage that is read, and what there is to say.
 
     `widths` are the tokens of a row of each stage. A number of rows is taken as it is where it holds the readers' own windows; `sized`
-    adds a row to what is needed, so that a stage can work on the next row while the last is read.
+    adds a row to what is needed, so that a stage can work on the next row while the last is read, and, with `widen`, more where images
+    would follow more slowly than they could.
     """
     if rooms == "unbounded":
         return graph, []
@@ -48,7 +51,7 @@ def with_rooms(graph: TokenGraph, rooms: Literal["sized", "unbounded"] | int, *,
         sized = _bounded(graph, sizes)
         circle = waiting_circle(sized, 2)
         if not circle:
-            return (sized if late else _widened(graph, sizes, row)), []
+            return (_widened(graph, sizes, row) if widen else sized), []
         grown = [i for i in circle if i in sizes]
         for i in grown:
             sizes[i] += row[i]
@@ -57,7 +60,7 @@ def with_rooms(graph: TokenGraph, rooms: Literal["sized", "unbounded"] | int, *,
 
 def _widened(graph: TokenGraph, sizes: dict[int, int], row: list[int]) -> TokenGraph:
     """Return the graph with the buffers that the critical path waits for made larger, until images follow as fast as they can."""
-    least = max(stage.work_ps for stage in graph.stages)
+    least = max([*(stage.work_ps for stage in graph.stages), *graph.shared_work_ps().values()])
     sized = _bounded(graph, sizes)
     for _ in range(MAX_WATCHED_TOKENS // (N_IMAGES * graph.n_tokens)):
         times = recurrence(sized, np.zeros(N_IMAGES, np.int64))

@@ -11,6 +11,8 @@ import numpy as np
 
 from accelsim.chip import Chip
 from accelsim.placement import PlacedLayer, Plan
+from accelsim.timing.digital import ENGINE, runs_of
+from accelsim.timing.digital import service_ps as engine_ps
 from accelsim.timing.graph import Edge, Stage, TokenGraph, picoseconds
 from accelsim.timing.grid import Grid, Ints, needs, whole
 from accelsim.timing.mesh import Place, transfer
@@ -59,6 +61,7 @@ class Builder:
         self.grids: dict[int, Grid] = {}
         self.moved = [0] * len(steps)
         self.reload_at: dict[int, int] = {}
+        self.runs = runs_of([mapped.step for mapped in steps]) if chip.digital is not None and chip.digital.shared else []
         only, tiles = tuple(mapped.step for mapped in steps), list(placed.tiles)
         self.serial = None if chip.serial is None else SerialTimes(chip, only, tiles, value_bits=self.bits)
 
@@ -69,9 +72,15 @@ class Builder:
             self._reload(mapped.round)
             inputs = tuple(self._input(i, k) for k in range(len(mapped.step.sources)))
             self.at[i] = len(self.stages)
-            self.stages.append(self._stage(i, (*inputs, *self._after_reload(mapped))))
+            self.stages.append(self._stage(i, (*inputs, *self._after_reload(mapped), *self._in_turn(i, inputs))))
         self._close_rounds()
+        self._close_runs()
         return TokenGraph(stages=tuple(self.stages), resources=self.resources), self.moved
+
+    @property
+    def contended(self) -> tuple[str, ...]:
+        """What is shared and may have to be waited for: an engine only where it has several runs of layers."""
+        return tuple(name for name in self.resources if name != ENGINE or len(self.runs) > 1)
 
     def _image(self) -> None:
         shape = self.plan.graph.input_shape
@@ -131,9 +140,11 @@ class Builder:
 
     def _stage(self, i: int, inputs: tuple[Edge, ...]) -> Stage:
         mapped = self.steps[i]
-        step, layer = mapped.step, mapped.step.layer
+        step, layer = mapped.step, mapped.step.on_arrays
         if self.serial is not None:
             return Stage(name=step.name, layer=step.name, service_ps=self.serial.service_ps(i, mapped.grid), inputs=inputs)
+        if step.on_engine is not None:
+            return self._on_engine(mapped, step.on_engine, inputs)
         if layer is None:
             return Stage(name=step.name, layer=step.name, service_ps=self._digital(mapped), inputs=inputs)
         t = stage_ps(layer, self.chip)
@@ -157,7 +168,7 @@ class Builder:
 
     def _bus(self, mapped: MappedStep, waves: Ints) -> Ints:
         """Return how long a tile's bus brings each token's inputs: those of the rows and the copies that are on one tile."""
-        layer, chip = mapped.step.layer, self.chip
+        layer, chip = mapped.step.on_arrays, self.chip
         if chip.bus_bits is None or layer is None:
             return np.zeros_like(waves)
         copy = mapped.n_arrays // mapped.copies
@@ -174,6 +185,37 @@ class Builder:
             return np.zeros(mapped.grid.n_tokens, np.int64)
         each = mapped.step.operations / (mapped.grid.rows * mapped.grid.columns) / (lanes * len(mapped.tiles))
         return np.array([picoseconds(math.ceil(each * p) / self.chip.clock_hz) for p in mapped.grid.pixels.tolist()], np.int64)
+
+    # layers of a digital engine
+
+    def _on_engine(self, mapped: MappedStep, layer: PlacedLayer, inputs: tuple[Edge, ...]) -> Stage:
+        """Return the stage of a layer that an engine does as a whole."""
+        work = np.array([engine_ps(layer, self.chip)], np.int64)
+        holds = (ENGINE,) if self.runs else ()
+        self.resources |= dict.fromkeys(holds, 1)
+        service = np.maximum(work, self._digital(mapped))
+        name = mapped.step.name
+        return Stage(name=name, layer=name, service_ps=service, inputs=inputs, holds=holds, hold_ps=work if holds else None)
+
+    def _in_turn(self, i: int, inputs: tuple[Edge, ...]) -> tuple[Edge, ...]:
+        """Return the edge by which a layer waits for the one ahead of it in a run of a shared engine, where it does not read it anyway."""
+        for run in self.runs:
+            if i in run[1:]:
+                ahead = self.at[run[run.index(i) - 1]]
+                return () if any(edge.source == ahead for edge in inputs) else (_all_of_one(ahead),)
+        return ()
+
+    def _close_runs(self) -> None:
+        """Let a shared engine begin a run of layers when it is done with it for the image before."""
+        for number, run in enumerate(self.runs):
+            first, last = self.at[run[0]], self.at[run[-1]]
+            done = Stage(
+                name=f"{ENGINE} done" + (f", run {number + 1}" if len(self.runs) > 1 else ""), layer=self.stages[last].layer,
+                service_ps=np.zeros(1, np.int64), inputs=(_all_of_one(last),),
+            )  # fmt: skip
+            self.stages.append(done)
+            waits = _all_of_one(len(self.stages) - 1, lag=1)
+            self.stages[first] = replace(self.stages[first], inputs=(*self.stages[first].inputs, waits))
 
     # weights that do not fit
 
@@ -219,6 +261,11 @@ class Builder:
         )
         first = self.reload_at[0]
         self.stages[first] = replace(self.stages[first], inputs=(*self.stages[first].inputs, *edges))
+
+
+def _all_of_one(source: int, *, lag: int = 0) -> Edge:
+    """Return the edge of a stage of one token from another one."""
+    return Edge(source=source, need=np.ones(1, np.int64), release=np.ones(1, np.int64), lag=lag)
 
 
 def _reads_of(mapped: MappedStep, layer: PlacedLayer) -> Ints:

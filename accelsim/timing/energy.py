@@ -15,6 +15,7 @@ from accelsim.ledger import conversions_of, inferences_per_second, read_power
 from accelsim.placement import PlacedLayer, Plan, check_question
 from accelsim.response.target import mean_weights
 from accelsim.timing.building import MappedStep
+from accelsim.timing.digital import ENGINE
 from accelsim.timing.graph import PS
 from accelsim.timing.mapping import TimedPlan
 from accelsim.timing.recurrence import Times
@@ -27,7 +28,7 @@ Key: TypeAlias = tuple[str, str, str, str]
 """Component, action, layer, cause."""
 CAUSES = {
     "read": "compute", "drive": "compute", "convert": "compute", "merge": "compute", "compute": "compute", "load": "move", "store": "move",
-    "move": "move", "off_chip": "move", "write": "write",
+    "move": "move", "off_chip": "move", "write": "write", "multiply_add": "compute", "multiply_bits": "compute", "sum_bits": "compute",
 }  # fmt: skip
 LEAK = "leak"
 
@@ -126,7 +127,7 @@ def _counts(timed: TimedPlan, part: Part) -> dict[str, float]:
 
 def _converters(chip: Chip, mapped: MappedStep, parts: list[Part]) -> Iterator[tuple[Key, float, float]]:
     """Yield the conversions of a layer whose energy the converters' own model knows."""
-    layer = mapped.step.layer
+    layer = mapped.step.on_arrays
     if layer is None or any(part.converters for part in parts):
         return
     counted = conversions_of(layer)
@@ -161,10 +162,15 @@ def _reads(timed: TimedPlan, layer: str) -> float:
 def _cells_from_data(plan: Plan, samples: Samples) -> dict[tuple[str, str], float]:
     """Return the energy of cells and amplifiers of one image, by layer: the predictor's read power over the rate it is at."""
     check_question(plan, samples)
+    if all(layer.is_digital for layer in plan.layers):
+        return {}
     powers = read_power(plan, plan.graph, samples, [mean_weights(plan)])
     rate = inferences_per_second(plan)
     found: dict[tuple[str, str], float] = {}
+    on_arrays = {layer.name for layer in plan.layers if not layer.is_digital}
     for layer, power in powers.items():
+        if layer not in on_arrays:
+            continue
         found["memristors", layer] = power.memristors_w / rate
         if power.amplifiers_w:
             found["amplifiers", layer] = power.amplifiers_w / rate
@@ -178,11 +184,15 @@ def leakage(timed: TimedPlan, times: Times | None, makespan_ps: float, n_images:
     by_name = {m.step.name: m for m in timed.steps}
     entries: dict[Key, Entry] = {}
     for part in chip.parts:
-        total = chip.count_of(part, tiles) * part.leakage_w
+        total = chip.count_of(part, tiles, timed.n_engines) * part.leakage_w
         if not total:
             continue
         if part.per == "chip" or chip.leakage == "always_on":
             entries[part.name, LEAK, "chip", LEAK] = Entry(count=1.0, energy_j=total * makespan_ps * PS)
+            continue
+        if part.per == "unit":
+            for stage, window in _engine_windows(timed, times, makespan_ps, n_images).items():
+                entries[part.name, LEAK, stage, LEAK] = Entry(count=1.0, energy_j=total / timed.n_engines * window * PS)
             continue
         an_array = total / (tiles * chip.arrays_per_tile)
         for stage, window in _windows(timed, times, makespan_ps, n_images).items():
@@ -194,10 +204,24 @@ def leakage(timed: TimedPlan, times: Times | None, makespan_ps: float, n_images:
 
 def _windows(timed: TimedPlan, times: Times | None, makespan_ps: float, n_images: int) -> dict[str, float]:
     """Return for how long the arrays of each layer are not gated."""
-    on_arrays = {m.step.name for m in timed.steps if m.step.layer is not None}
+    return _gated(timed, times, makespan_ps, n_images, names={m.step.name for m in timed.steps if m.step.on_arrays is not None})
+
+
+def _engine_windows(timed: TimedPlan, times: Times | None, makespan_ps: float, n_images: int) -> dict[str, float]:
+    """Return for how long an engine is not gated: while each of its layers works, or until its last layer is done."""
+    names = {m.step.name for m in timed.steps if m.step.on_engine is not None}
+    windows = _gated(timed, times, makespan_ps, n_images, names=names)
+    if timed.graph.resources.get(ENGINE) and timed.chip.leakage == "gate_after_last":
+        last = max(windows, key=lambda name: windows[name])
+        return {last: windows[last]}
+    return windows
+
+
+def _gated(timed: TimedPlan, times: Times | None, makespan_ps: float, n_images: int, *, names: set[str]) -> dict[str, float]:
+    """Return for how long each of the stages is not gated."""
     windows = {}
     for i, stage in enumerate(timed.graph.stages):
-        if stage.name not in on_arrays:
+        if stage.name not in names:
             continue
         if timed.chip.leakage == "gate_idle":
             windows[stage.name] = float(stage.work_ps * n_images)

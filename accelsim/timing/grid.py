@@ -83,31 +83,36 @@ class Reach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """A map of pixels cut into tokens: `width` pixels of a row each, the last of a row fewer."""
+    """A map of pixels cut into tokens: `width` pixels of a row each, the last of a row fewer; or all of the map as one token."""
 
     rows: int
     columns: int
     width: int
+    is_one: bool = False
 
     @property
     def tokens_a_row(self) -> int:
         """Tokens of one row."""
-        return -(-self.columns // self.width)
+        return 1 if self.is_one else -(-self.columns // self.width)
 
     @property
     def n_tokens(self) -> int:
         """Tokens of one image."""
-        return self.rows * self.tokens_a_row
+        return 1 if self.is_one else self.rows * self.tokens_a_row
 
     @property
     def pixels(self) -> Ints:
         """Pixels of each token."""
+        if self.is_one:
+            return np.full(1, self.rows * self.columns, np.int64)
         widths = np.full(self.tokens_a_row, self.width, np.int64)
         widths[-1] = self.columns - self.width * (self.tokens_a_row - 1)
         return np.tile(widths, self.rows)
 
     def token(self, row: Ints, column: Ints) -> Ints:
         """Return the tokens that hold pixels."""
+        if self.is_one:
+            return np.zeros(np.broadcast(row, column).shape, np.int64)
         return row * self.tokens_a_row + column // self.width
 
 
@@ -120,6 +125,8 @@ def grid_size(shape: Shape) -> Pair:
 
 def needs(reach: Reach, made: Grid, read: Grid) -> tuple[Ints, Ints]:
     """Return (1) and (2) for each token of `made`, which reads the tokens of `read`."""
+    if made.is_one:
+        return whole(made, read)
     row = np.repeat(np.arange(made.rows, dtype=np.int64), made.tokens_a_row)
     start = np.arange(made.tokens_a_row, dtype=np.int64) * made.width
     right = np.tile(np.maximum.reduceat(reach.columns.last, start), made.rows)

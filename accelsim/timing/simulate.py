@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from accelsim.chip import rollup
+from accelsim.chip import Chip, rollup
 from accelsim.placement import Plan
 from accelsim.report.origin import Provenance
 from accelsim.report.time_report import StageTime, TimeReport
@@ -16,6 +16,7 @@ from accelsim.timing.building import MappedStep
 from accelsim.timing.copies import Copies
 from accelsim.timing.critical import Critical, critical
 from accelsim.timing.des import Service, simulate_events
+from accelsim.timing.digital import limit_of
 from accelsim.timing.energy import Ledger, image_ledger, leakage
 from accelsim.timing.graph import PS, TokenGraph
 from accelsim.timing.grid import Ints
@@ -23,9 +24,9 @@ from accelsim.timing.mapping import Rooms, TimedPlan, map_in_time
 from accelsim.timing.occupancy import peaks, shares
 from accelsim.timing.power import power_trace
 from accelsim.timing.recurrence import Times, recurrence
-from accelsim.timing.serial import reads_s
-from accelsim.timing.services import array_size, stage_ps
-from devices.base.errors import SpecError, UnsupportedMethodError
+from accelsim.timing.utilization import multipliers_work, n_units, peak_ops_hz, utilization
+from accelsim.values_in_memory import accesses_of
+from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity
 from workloads.samples import Samples
 
@@ -75,7 +76,6 @@ def simulate(
     """
     started = time.perf_counter()
     _check(engine, images, token, service)
-    _refuse_digital(plan)
     timed = map_in_time(plan, copies=copies, token=token, rooms=rooms)
     notes: list[str] = []
     if engine == "des":
@@ -86,8 +86,9 @@ def simulate(
     n_events, waited = 0, dict[str, int]()
     if engine == "recurrence":
         times = recurrence(timed.graph, entry)
-        if timed.graph.resources:
-            notes.append("nothing is contended for in the recurrence, though buses or links are shared: engine des has it")
+        if timed.contended:
+            shared = ", ".join(timed.contended[:3]) + (", ..." if len(timed.contended) > 3 else "")
+            notes.append(f"nothing is contended for in the recurrence, though there is what stages share ({shared}): engine des has it")
     elif engine == "des":
         run = simulate_events(timed.graph, entry, service=service, seed=seed)
         times, n_events, waited = run.times, run.n_events, run.waited_ps
@@ -116,15 +117,6 @@ def times_of(
         return recurrence(timed.graph, _arrivals(arrivals, images, seed))
     timed, _ = _affordable(timed, images, copies=copies, token=token, rooms=rooms)
     return simulate_events(timed.graph, _arrivals(arrivals, images, seed), service=service, seed=seed).times
-
-
-def _refuse_digital(plan: Plan) -> None:
-    digital = [layer.name for layer in plan.layers if layer.is_digital]
-    if digital:
-        raise UnsupportedMethodError(
-            f"simulate() times layers on arrays; {digital[0]!r} is computed from weights in a memory, whose time it does not know: "
-            f"[layers.\"{digital[0]}\"] memory.weights = \"none\", or predict() only"
-        )
 
 
 def _check(engine: str, images: int, token: int, service: str) -> None:
@@ -205,16 +197,16 @@ def _report(
     whole = image.times(images).plus(leaked)
     interval = lower.interval_ps if times is None else _interval_ps(times, lower, service=service)
     interval = interval if saturated else makespan_ps / images
-    latencies = np.array([float(lower.latency_ps)]) if times is None else _latencies(times, saturated=saturated)
+    latencies = np.array([float(lower.latency_ps)]) if times is None else _latencies(timed, times, saturated=saturated)
     n_tiles = timed.n_tiles if timed.chip.n_tiles is None else timed.chip.n_tiles * timed.n_chips
-    sums, areas = rollup(timed.chip, n_tiles), chip_area(timed)
+    sums, areas = rollup(timed.chip, n_tiles, timed.n_engines), chip_area(timed)
     if times is not None and images == 1 and saturated:
         notes.append("of one image only: the interval is the bound's; images=8 or more measure it")
     trace = None if times is None else power_trace(times, image, leaked)
     path = critical(times) if times is not None and times.order is not None and engine == "recurrence" else None
     busiest = lower.bottleneck
     return TimeReport(
-        provenance=_provenance(plan, samples, seed, (*timed.notes, *notes, *_remembered(timed))),
+        provenance=_provenance(plan, samples, seed, (*timed.notes, *notes, *_remembered(timed), *_not_counted(plan))),
         engine=engine,
         images=images,
         latency_s=float(latencies.mean()) * PS,
@@ -231,7 +223,7 @@ def _report(
         peak_power_w=sum(sums.power_w.values()),
         area_m2=sum(areas.values()),
         area_by_component=areas,
-        utilization=_utilization(timed, interval),
+        utilization=utilization(timed, interval),
         bottleneck=busiest,
         n_arrays=timed.n_arrays,
         n_tiles=timed.n_tiles,
@@ -245,7 +237,9 @@ def _report(
         stages=_stages(timed, times, path, makespan_ps, images),
         operations=2 * sum(layer.operator.n_macs for layer in plan.layers),
         peak_ops_hz=peak_ops_hz(timed),
-        bus_bits_hz=None if timed.chip.bus_bits is None else timed.chip.bus_bits * timed.chip.clock_hz * timed.n_tiles,
+        n_multipliers=n_units(timed),
+        multipliers_work=multipliers_work(timed, interval),
+        bus_bits_hz=_bus_bits_hz(timed),
         trace_edges_s=None if trace is None else trace.edges_s,
         trace_power_w=None if trace is None else trace.power_w,
         bars=None if times is None else bars_of(times),
@@ -278,16 +272,33 @@ def _cells_told_twice(timed: TimedPlan, image: Ledger) -> list[str]:
     return [f"the cells take {data} an image by their conductances and these inputs; by chip.parts.{', '.join(cells)} it would be {table}"]
 
 
+def _not_counted(plan: Plan) -> tuple[str, ...]:
+    """Return what to say of memories whose accesses take no energy."""
+    parts: dict[str, int] = {}
+    for layer in plan.layers:
+        for access in accesses_of(layer):
+            if layer.is_digital and not access.energy_j and access.memory.read_bits:
+                parts[access.part] = parts.get(access.part, 0) + access.reads
+    say = "absent, so {:,} reads an image are not in the energy; give it, joules a bit at the law's energy 1"
+    return tuple(f"memory.{part}.read_energy_j: {say.format(n)}" for part, n in parts.items())
+
+
 def _remembered(timed: TimedPlan) -> tuple[str, ...]:
     names = [part.name for part in timed.chip.parts if part.tag == "remembered"]
     return (f"remembered, not read in a source: the numbers of {', '.join(names)}",) if names else ()
 
 
-def _latencies(times: Times, *, saturated: bool) -> np.ndarray:
-    """Return the time from an image's entering (saturated) or arrival to its result, picoseconds."""
+def _latencies(timed: TimedPlan, times: Times, *, saturated: bool) -> np.ndarray:
+    """Return the time from an image's entering (saturated) or arrival to its result, picoseconds.
+
+    An image that takes no time to come enters when a digital engine takes it, where that is all that reads it.
+    """
     if not saturated:
         return times.latency_ps.astype(float)
-    first = times.start[0].reshape(times.n_images, -1)[:, 0]
+    readers = timed.graph.readers()[0]
+    names = {m.step.name for m in timed.steps if m.step.on_engine is not None}
+    taken = not timed.graph.stages[0].work_ps and all(timed.graph.stages[c].name in names for c, _ in readers)
+    first = np.minimum.reduce([times.start[s].reshape(times.n_images, -1)[:, 0] for s in ([c for c, _ in readers] if taken else [0])])
     return np.asarray((times.done_ps - first).astype(float))
 
 
@@ -299,11 +310,9 @@ def _over(energies: dict[str, float], n: int) -> dict[str, float]:
     return {name: energy / n for name, energy in energies.items() if energy}
 
 
-def _utilization(timed: TimedPlan, interval_ps: float) -> float:
-    """Return the mean share of the time that arrays work, when images come at their interval."""
-    on_arrays = {m.step.name: m.n_arrays for m in timed.steps if m.step.layer is not None}
-    work = sum(on_arrays[stage.name] * stage.work_ps for stage in timed.graph.stages if stage.name in on_arrays)
-    return work / (sum(on_arrays.values()) * interval_ps) if interval_ps else 0.0
+def _bus_bits_hz(timed: TimedPlan) -> float | None:
+    """Return the bits a second of the buses of all tiles; None without arrays that they lead to."""
+    return None if timed.chip.bus_bits is None or not timed.n_arrays else timed.chip.bus_bits * timed.chip.clock_hz * timed.n_tiles
 
 
 def _lifetime(timed: TimedPlan) -> float | None:
@@ -335,6 +344,7 @@ def _stages(
             moved_bits=_moved(by_name.get(stage.name)),
             slack_s=None if path is None else path.slack_ps[i] * PS,
             critical_s=None if path is None else path.share_ps[stage.name] * PS,
+            limit=_limit(by_name.get(stage.name), timed.chip),
         )
         for i, stage in enumerate(timed.graph.stages)
     )
@@ -346,21 +356,17 @@ def _operations(mapped: MappedStep | None) -> int:
     return mapped.step.operations if mapped.step.layer is None else 2 * mapped.step.layer.operator.n_macs
 
 
+def _limit(mapped: MappedStep | None, chip: Chip) -> str | None:
+    return None if mapped is None or mapped.step.on_engine is None else limit_of(mapped.step.on_engine, chip)
+
+
 def _moved(mapped: MappedStep | None) -> int:
-    return 0 if mapped is None else mapped.actions.get("load", 0) + mapped.actions.get("store", 0)
-
-
-def peak_ops_hz(timed: TimedPlan) -> float:
-    """Return the operations a second of all arrays in use: every cell of every array in every read, all slices of inputs and weights."""
-    total = 0.0
-    for mapped in timed.steps:
-        layer = mapped.step.layer
-        if layer is not None:
-            rows, columns = array_size(layer)
-            weights = rows * columns / len(layer.site.encoding.parts)
-            product_s = layer.n_input_slices * stage_ps(layer, timed.chip) * PS if timed.chip.serial is None else reads_s(layer, timed.chip)
-            total += 2.0 * weights * mapped.n_arrays / product_s
-    return total
+    """Return the bits between a step and its buffer, and those of its memories where an engine does it."""
+    if mapped is None:
+        return 0
+    words = () if mapped.step.on_engine is None else accesses_of(mapped.step.on_engine)
+    of_memories = sum((access.reads + access.writes) * access.memory.stored_bits for access in words)
+    return mapped.actions.get("load", 0) + mapped.actions.get("store", 0) + round(of_memories)
 
 
 def bars_of(times: Times, *, most: int = MAX_BARS) -> np.ndarray:

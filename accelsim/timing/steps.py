@@ -43,7 +43,7 @@ class Step:
     name, operator
         The node's name, and what it does.
     layer
-        The placed layer; None for digital steps.
+        The placed layer; None for poolings, merges and the like.
     size, channels
         Rows and columns of its output, and values of each pixel.
     stride
@@ -60,6 +60,16 @@ class Step:
     sources: tuple[Source, ...]
     stride: int
     operations: int
+
+    @property
+    def on_arrays(self) -> PlacedLayer | None:
+        """The layer, where its weights are conductances."""
+        return None if self.layer is None or self.layer.is_digital else self.layer
+
+    @property
+    def on_engine(self) -> PlacedLayer | None:
+        """The layer, where its weights are words in a memory."""
+        return self.layer if self.layer is not None and self.layer.is_digital else None
 
     @property
     def n_values(self) -> int:

@@ -8,16 +8,16 @@ An array of R x C multiply-add units makes M x N results of K products each in f
     input      K     M        N              2 R + C + N - 2     inputs are loaded first, weights stream                  (1)
 
 times ceil(rows / R) ceil(columns / C) folds. The publication has 2 R for `output` too; its tool does not, and reports the number of its
-last cycle, one less than (1).
+last cycle, one less than (1). A grouped convolution is as many products as it has groups, one after the other.
 """
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
+from accelsim.chip import Dataflow
 from devices.base.errors import SpecError
 from workloads.network import Network
-
-Dataflow = Literal["output", "weight", "input"]
+from workloads.operators.matrix import MatrixOperator
 
 
 def gemm_cycles(m: int, n: int, k: int, *, rows: int, columns: int, dataflow: Dataflow) -> int:
@@ -31,6 +31,19 @@ def gemm_cycles(m: int, n: int, k: int, *, rows: int, columns: int, dataflow: Da
     return math.ceil(down / rows) * math.ceil(across / columns) * (loading + rows + columns + streamed - 2)
 
 
+def layer_cycles(operator: MatrixOperator, *, rows: int, columns: int, dataflow: Dataflow) -> int:
+    """Return the cycles of one image of a layer, memory never in the way: (1) for each of its groups."""
+    groups = groups_of(operator)
+    m, n, k = operator.n_positions, operator.n_columns // groups, operator.n_rows
+    return groups * gemm_cycles(m, n, k, rows=rows, columns=columns, dataflow=dataflow)
+
+
+def groups_of(operator: MatrixOperator) -> int:
+    """Return how many products with inputs of their own a layer is."""
+    geometry = getattr(operator, "geometry", None)
+    return 1 if geometry is None else int(geometry.groups)
+
+
 def systolic_cycles(network: Network, *, rows: int, columns: int, dataflow: Dataflow = "weight") -> dict[str, int]:
     """Return the cycles of each matrix layer of one image on a digital systolic array, memory never in the way.
 
@@ -39,7 +52,6 @@ def systolic_cycles(network: Network, *, rows: int, columns: int, dataflow: Data
     """
     found = {}
     for _, node in network.matrix_layers():
-        operator = node.operator
-        m, n, k = operator.n_positions, operator.n_columns, operator.n_rows  # type: ignore[attr-defined]
-        found[node.name] = gemm_cycles(m, n, k, rows=rows, columns=columns, dataflow=dataflow)
+        assert isinstance(node.operator, MatrixOperator)
+        found[node.name] = layer_cycles(node.operator, rows=rows, columns=columns, dataflow=dataflow)
     return found

@@ -13,6 +13,7 @@ from workloads.network import INPUT
 
 
 def arrays_there_are(chip: Chip) -> int | None:
+    """Return the arrays of all tiles of all chips; None where there are as many as the network takes."""
     if chip.n_tiles is None or chip.n_chips is None:
         return None
     return chip.n_tiles * chip.n_chips * chip.arrays_per_tile
@@ -41,13 +42,13 @@ def place_together(chip: Chip, steps: tuple[Step, ...], arrays: dict[str, int]) 
     used, highest, this_round = 0, 0, 0
     written, rows, bits = [0], [0], [0]
     for i, step in enumerate(steps):
-        if step.layer is None:
+        if step.on_arrays is None:
             source = next((s.step for s in step.sources if s.step != INPUT), None)
             home = tiles[source].start if source is not None else 0
             tiles.append(range(home, home + 1))
             rounds.append(this_round)
             continue
-        n = arrays[step.name]
+        layer, n = step.on_arrays, arrays[step.name]
         if total is not None and n > total:
             raise InfeasibleError(f"layer {step.name!r} takes {n} arrays, of {total} there are; raise chip.n_tiles or n_chips")
         if total is not None and used + n > total:
@@ -60,17 +61,17 @@ def place_together(chip: Chip, steps: tuple[Step, ...], arrays: dict[str, int]) 
             owners.setdefault(tile, set()).add(i)
         used += n
         highest = max(highest, used)
-        n_cells = step.layer.operator.weights.size * len(step.layer.site.encoding.parts) * (n // arrays_of_copy(step.layer, chip))
+        n_cells = layer.operator.weights.size * len(layer.site.encoding.parts) * (n // arrays_of_copy(layer, chip))
         written[-1] += n_cells
-        rows[-1] = max(rows[-1], min(array_size(step.layer)[0], step.layer.operator.n_rows))
-        bits[-1] += n_cells * _bits_a_cell(step.layer)
+        rows[-1] = max(rows[-1], min(array_size(layer)[0], layer.operator.n_rows))
+        bits[-1] += n_cells * _bits_a_cell(layer)
     n_rounds = this_round + 1
     if n_rounds > 1 and chip.t_write_s is None:
         raise InfeasibleError(
             f"the weights take {sum(arrays.values())} arrays, of {total} there are; without chip.t_write_s they cannot be written while "
             "it runs; raise chip.n_tiles or n_chips (or leave n_chips out), give layers fewer copies, or set chip.t_write_s"
         )
-    n_tiles = -(-highest // per_tile)
+    n_tiles = max(1, -(-highest // per_tile))  # poolings and the like are on one, where no layer is on arrays
     n_chips = 1 if chip.n_tiles is None else -(-n_tiles // chip.n_tiles)
     shared = frozenset(tile for tile, of in owners.items() if len(of) > 1)
     notes = [f"the weights do not fit: they are written in {n_rounds} rounds for each image"] if n_rounds > 1 else []
