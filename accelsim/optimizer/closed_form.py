@@ -301,7 +301,9 @@ def _cubes(problem: Problem) -> float:
 
 def _closed_form(problem: Problem, mse_excess: float) -> LagrangianMinimum | None:
     """The design (4) with lambda = 2 (M/S)^(3/2); None where it does not hold (bias, D, an active bound, no excess)."""
-    if not problem.bias.is_constant or problem.square.any() or not mse_excess > 0.0 or not problem.linear_w_per_siemens.all():
+    if not problem.n_groups or not problem.bias.is_constant or problem.square.any() or not mse_excess > 0.0:
+        return None
+    if not problem.linear_w_per_siemens.all():
         return None
     cubes = _cubes(problem)
     c = math.sqrt(cubes / mse_excess) * np.cbrt(problem.variance_siemens2 / problem.linear_w_per_siemens)

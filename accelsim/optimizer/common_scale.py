@@ -53,6 +53,8 @@ def common_solution(terms: Coefficients, budgets: tuple[float | None, float | No
 
 def common_scale_within(problem: Problem, relative: Array, *, power: float | None, mse: float | None) -> CommonScale | None:
     """Return the best common scale of columns with `relative` scales within one budget; None where there is none."""
+    if not problem.n_groups:
+        return None
     try:
         found = (
             best_common_scale(problem, relative, power_budget_w=power)

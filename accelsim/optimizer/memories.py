@@ -8,16 +8,20 @@ For a price lambda of an MSE, each site - or each bit of it - is on its own:
 
     p(lambda) = argmin P(p) + D(p) / lambda                                                                        (2)
 
-by the slope of a convex law (reverse water-filling), or on a grid of rates where a code makes it non-convex, code or none. The scales'
-closed form says what the rest of the budget buys; the best lambda is found by golden section, and is the one at which a watt buys the same
-everywhere.
+by the slope of a convex law (reverse water-filling); with a code, whose D(p) is no longer linear, on a grid that closes in; code or none,
+whichever costs less. The scales' closed form says what the rest of the budget buys; the best lambda is found by golden section, and is the
+one at which a watt buys the same everywhere. A code that comes or goes at a lambda is a step in power, which may leave some of a budget
+unused: then the N_NEAREST sites that are nearest to indifference are tried with and without, the others as they are.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 
 from accelsim.ledger import inferences_per_second
 from accelsim.memory_spec import StoredWords
@@ -32,6 +36,8 @@ from accelsim.values_in_memory import Access, accesses_of
 from devices.base.errors import SpecError, UnsupportedMethodError
 from devices.ecc import Secded
 from devices.memory import Memory
+from devices.reliability import ExponentialPublished
+from devices.word_format import WordFormat
 
 Floats = NDArray[np.float64]
 N_GRID = 241
@@ -39,13 +45,23 @@ LOOK_P = 1e-5
 """Error rate at which damages of single faults are measured: they do not depend on it."""
 TOL_REL = 0.2
 N_COARSE, N_GOLDEN = 25, 24
+N_CODED, N_CLOSING, N_ROUNDS = 81, 33, 3
+"""Rates of the grid of a coded memory, then of each closing in, which narrows ln p by 16: to 5e-5 at last."""
+LEAST_CODED_P, MOST_CODED_P = 1e-9, 0.05
+LEAST_CODED_PRICE = 1e-4
+"""What a code leaves falls with p squared, and so the price at which p is at its least: by the check bits' many p there, at most."""
+N_NEAREST, N_NEAR = 3, 9
+TOL_BETTER = 1e-9
+NEAR = 8.0
+"""How far from the best price it is looked for again with codes held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MemorySite:
     """One kind of words of one layer, as a design moves it.
 
-    `damage` is s of (1), `(n_bits,)`; `read_w`, `write_w` the power of all reads and writes at an energy of 1 a bit.
+    `damage` is s of (1), `(n_bits,)`; `bit_w` the power of all reads and writes at an energy of 1 a bit, `logic_w` that of the logic of
+    a code, where there is one.
     """
 
     layer: str
@@ -53,10 +69,11 @@ class MemorySite:
     memory: Memory
     damage: Floats
     bit_w: float
+    logic_w: float = 0.0
 
     def power_w(self, memory: Memory) -> float:
         """Return the power at a memory's operating point."""
-        return self.bit_w * memory.read_bits
+        return self.bit_w * memory.read_bits + (0.0 if memory.ecc is None else self.logic_w)
 
     def at(self, rates: Floats, *, coded: bool) -> Memory:
         """Return the memory at other error rates of its bits, with a code or none."""
@@ -72,12 +89,13 @@ class MemorySite:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MemoryChoice:
-    """What each site is at: error rates of its bits and whether it has a code; with power and damage of all."""
+    """What each site is at: error rates of its bits and whether it has a code; with power and damage of all, and the price, if any."""
 
     rates: tuple[Floats, ...]
     coded: tuple[bool, ...]
     power_w: float
     damage: float
+    price: float | None = None
 
 
 def memory_sites(plan: Plan, question: Question, response: Response) -> tuple[MemorySite, ...]:
@@ -95,16 +113,16 @@ def _site(access: Access, sources: Sequence[Source], rate: float) -> MemorySite:
     for source in mine:
         for bit, mse in source.by_bit().items():
             damage[bit] += mse / LOOK_P
-    joules = access.reads * access.memory.read_energy_j + access.writes * access.memory.write_energy_j
-    return MemorySite(layer=access.layer, part=access.part, memory=access.memory, damage=damage, bit_w=joules * rate)
+    memory = access.memory
+    joules = access.reads * memory.read_energy_j + access.writes * memory.write_energy_j
+    logic = access.reads * memory.decode_energy_j + access.writes * memory.encode_energy_j
+    return MemorySite(layer=access.layer, part=access.part, memory=memory, damage=damage, bit_w=joules * rate, logic_w=logic * rate)
 
 
 def looked_at(plan: Plan) -> Plan:
     """Return the plan with memories whose bits all err at LOOK_P, uncoded: to see what single faults do."""
 
     def changed(spec: StoredWords) -> StoredWords:
-        from devices.reliability import ExponentialPublished
-
         plain = {"energy_rel": None, "v_rel": None, "bit_error_rates_p": None, "error_rate_p": LOOK_P, "ecc": None}
         return replace(spec, use=None, law=ExponentialPublished(), decode_energy_j=0.0, encode_energy_j=0.0, **plain)  # type: ignore[arg-type]
 
@@ -127,23 +145,31 @@ class MemoryProblem:
                     "give read_energy_j and write_energy_j"
                 )
         self.convex = {site.memory.law: is_convex(site.memory.law) for site in sites}
-        self.tables = [self._coded_table(site) if not fixed and (codes or site.memory.ecc) else None for site in sites]
+        self.tables = [_CodedSite(site) if not fixed and (codes or site.memory.ecc) else None for site in sites]
 
-    def at(self, price: float) -> MemoryChoice:
-        """Return (2): `price` is lambda, MSE per watt."""
-        rates, coded, every = [], [], self._plain(price)
-        for site, table, plain in zip(self.sites, self.tables, every):
-            best, with_code = plain, False
-            if table is not None:
-                grid, left, power = table
-                cost = power + site.damage.sum() * left / price
-                i = int(cost.argmin())
-                must = site.memory.ecc is not None and not self.codes
-                if must or cost[i] < self._cost(site, plain, price):
-                    best, with_code = np.full(site.memory.word.n_bits, grid[i]), True
+    def at(self, price: float, *, coded: Sequence[bool] | None = None) -> MemoryChoice:
+        """Return (2): `price` is lambda, MSE per watt; with `coded` it is given which sites have a code."""
+        rates, chosen = [], []
+        for i, (table, plain) in enumerate(zip(self.tables, self._plain(price))):
+            best, has = plain, False
+            if table is not None and (coded is None or coded[i]):
+                rate, cost = table.best(price)
+                has = coded is not None or self.must(i) or cost < self._cost(self.sites[i], plain, price)
+                best = np.full(self.n_bits(i), rate) if has else plain
             rates.append(best)
-            coded.append(with_code)
-        return self.choice(rates, coded)
+            chosen.append(has)
+        return replace(self.choice(rates, chosen), price=price)
+
+    def must(self, i: int) -> bool:
+        """Return whether a site keeps the code it has: none is to be chosen."""
+        return self.sites[i].memory.ecc is not None and not self.codes
+
+    def nearest(self, price: float) -> list[int]:
+        """Return the sites that gain or lose least by a code at a price, nearest first."""
+        plain = self._plain(price)
+        free = {i: table for i, table in enumerate(self.tables) if table is not None and not self.must(i)}
+        gains = {i: abs(table.best(price)[1] - self._cost(self.sites[i], plain[i], price)) for i, table in free.items()}
+        return sorted(gains, key=lambda i: gains[i])[:N_NEAREST]
 
     def _plain(self, price: float) -> list[Floats]:
         """Return each site's best rates without a code: those of one law together."""
@@ -158,6 +184,8 @@ class MemoryProblem:
                 rates = np.full(len(weights), low)
             elif convex:
                 rates = best_rates(law, np.concatenate(damages) / price / weights)
+                if isinstance(law, ExponentialPublished):  # its full energy is free of errors
+                    rates = np.where(rates <= low * (1.0 + 1e-12), 0.0, rates)
             else:
                 grid = np.geomspace(max(low, 1e-12), high * (1 - 1e-12), N_GRID)
                 cost = weights[:, None] * law.energy_rel(grid) + np.concatenate(damages)[:, None] * grid / price
@@ -171,15 +199,6 @@ class MemoryProblem:
 
     def _cost(self, site: MemorySite, rates: Floats, price: float) -> float:
         return site.bit_w * float(site.memory.law.energy_rel(rates).sum()) + float(site.damage @ rates) / price
-
-    def _coded_table(self, site: MemorySite) -> tuple[Floats, Floats, Floats]:
-        """Return rates, what a code leaves of them, and the power with it."""
-        low, high = site.memory.law.bounds
-        grid = np.geomspace(max(low, 1e-9), min(high, 0.05), N_GRID // 3)
-        code, word = site.memory.ecc or Secded(), site.memory.word
-        left = np.array([code.residual_rates(word, p).mean() if isinstance(code, Secded) else p for p in grid])
-        power = np.array([site.bit_w * code.read_bits(word, np.full(word.n_bits, site.memory.law.energy_rel(float(p)))) for p in grid])
-        return grid, left, power
 
     def choice(self, rates: Sequence[Floats], coded: Sequence[bool]) -> MemoryChoice:
         """Return rates with their power and damage."""
@@ -201,10 +220,54 @@ class MemoryProblem:
         found = allocate_domains(next(iter(laws)), weight=weight, damage=damage, damage_budget=choice.damage, n_domains=n_domains)
         return self.choice([np.full(s.memory.word.n_bits, p) for s, p in zip(self.sites, found.error_rate)], choice.coded)
 
+    def one_rate(self, power_w: float) -> MemoryChoice | None:
+        """Return the choice of one error rate for all bits, and no code, that takes a power; None for several laws or none that does."""
+        laws = {site.memory.law for site in self.sites}
+        law, bits_w = next(iter(laws)), sum(site.bit_w * site.memory.word.n_bits for site in self.sites)
+        least, most = law.energy_bounds
+        if len(laws) > 1 or bits_w == 0.0 or not least < power_w / bits_w <= most:
+            return None
+        rate = law.error_rate(power_w / bits_w)
+        return self.choice([np.full(site.memory.word.n_bits, rate) for site in self.sites], [False] * len(self.sites))
+
     @property
     def present(self) -> MemoryChoice:
         """The operating points that the plan has."""
         return self.choice([site.memory.error_rates for site in self.sites], [site.memory.ecc is not None for site in self.sites])
+
+
+class _CodedSite:
+    """A site with a code: the one rate of its bits at which power + damage / price is least."""
+
+    def __init__(self, site: MemorySite) -> None:
+        low, high = site.memory.law.bounds
+        code, word = site.memory.ecc or Secded(), site.memory.word
+        assert isinstance(code, Secded)  # a MemoryProblem has no other
+        self.site, self.grid = site, np.linspace(np.log(max(low, LEAST_CODED_P)), np.log(min(high, MOST_CODED_P)), N_CODED)
+        self.bits = code.read_bits(word, np.ones(word.n_bits))
+        left = _left_rates(code, word, float(self.grid[0]), float(self.grid[-1])) @ site.damage
+        self.damage = CubicSpline(self.grid, np.log(left)) if np.all(left > 0.0) else None
+
+    def best(self, price: float) -> tuple[float, float]:
+        """Return the rate and its cost."""
+        grid, cost = self.grid, self._cost(self.grid, price)
+        for _ in range(N_ROUNDS):
+            i = int(cost.argmin())
+            grid = np.linspace(grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)], N_CLOSING)
+            cost = self._cost(grid, price)
+        i = int(cost.argmin())
+        return float(np.exp(grid[i]).clip(*self.site.memory.law.bounds)), float(cost[i])
+
+    def _cost(self, log_rates: Floats, price: float) -> Floats:
+        law = self.site.memory.law
+        power = self.site.bit_w * self.bits * law.energy_rel(np.exp(log_rates).clip(*law.bounds)) + self.site.logic_w
+        return np.asarray(power + (0.0 if self.damage is None else np.exp(self.damage(log_rates)) / price))
+
+
+@cache
+def _left_rates(code: Secded, word: WordFormat, low: float, high: float) -> Floats:
+    """Return the rates that a code leaves of each bit, `(N_CODED, n_bits)`, at rates between two logarithms."""
+    return np.array([code.residual_rates(word, float(p)) for p in np.exp(np.linspace(low, high, N_CODED))])
 
 
 Answer = tuple[float, float]
@@ -215,17 +278,39 @@ def best_memories(
     memories: MemoryProblem, value: Value, side: int, *, prices: tuple[float, float]
 ) -> "tuple[MemoryChoice, Answer] | Infeasible":
     """Return the choice with which the rest is best; `value(damage, power_w)` is what it comes to, `side` 0 for MSE, 1 for power."""
+    found = _least(memories, value, side, prices=prices, coded=None)
+    if isinstance(found[2], Infeasible):
+        return found[2]
+    price = found[1].price or 1.0
+    near, held = memories.nearest(price), list(found[1].coded)
+    for has in product((False, True), repeat=len(near)) if near else ():
+        for i, one in zip(near, has):
+            held[i] = one
+        other = _least(memories, value, side, prices=(price / NEAR, price * NEAR), coded=tuple(held), n_coarse=N_NEAR)
+        found = other if other[0] < found[0] * (1.0 - TOL_BETTER) else found
+    assert not isinstance(found[2], Infeasible)  # it was not, and what is better is not
+    return found[1], found[2]
 
-    def at(log_price: float) -> tuple[float, MemoryChoice, "Answer | Infeasible"]:
-        choice = memories.at(float(np.exp(log_price)))
+
+Tried = tuple[float, MemoryChoice, "Answer | Infeasible"]
+
+
+def _least(
+    memories: MemoryProblem, value: Value, side: int, *, prices: tuple[float, float], coded: tuple[bool, ...] | None,
+    n_coarse: int = N_COARSE,
+) -> Tried:  # fmt: skip
+    """Return the best choice over prices: a few over their range, then golden section about the best of these."""
+
+    def at(log_price: float) -> Tried:
+        choice = memories.at(float(np.exp(log_price)), coded=coded)
         found = value(choice.damage, choice.power_w)
         return (1e300 * (1.0 + found.gap) if isinstance(found, Infeasible) else found[side]), choice, found
 
     low, high = (float(np.log(price)) for price in prices)
-    tried = [at(x) for x in np.linspace(low, high, N_COARSE)]
+    tried = [at(x) for x in np.linspace(low, high, n_coarse)]
     best = int(np.argmin([t[0] for t in tried]))
-    step = (high - low) / (N_COARSE - 1)
-    left, right = low + step * max(best - 1, 0), low + step * min(best + 1, N_COARSE - 1)
+    step = (high - low) / (n_coarse - 1)
+    left, right = low + step * max(best - 1, 0), low + step * min(best + 1, n_coarse - 1)
     golden = (np.sqrt(5.0) - 1.0) / 2.0
     xs = [right - golden * (right - left), left + golden * (right - left)]
     pair, found = [at(x) for x in xs], tried[best]
@@ -239,10 +324,7 @@ def best_memories(
             left, xs[0], pair[0] = xs[0], xs[1], pair[1]
             xs[1] = left + golden * (right - left)
             pair[1] = at(xs[1])
-    found = min((found, *pair), key=lambda t: t[0])
-    if isinstance(found[2], Infeasible):
-        return found[2]
-    return found[1], found[2]
+    return min((found, *pair), key=lambda t: t[0])
 
 
 def price_range(memories: MemoryProblem) -> tuple[float, float]:
@@ -255,7 +337,8 @@ def price_range(memories: MemoryProblem) -> tuple[float, float]:
             continue
         slopes = [-float(site.memory.law.slope(p)) * site.bit_w for p in (low, float(np.nextafter(high, 0.0)))]
         ends += [damage / slope for damage in (positive.min(), positive.max(), positive.mean()) for slope in slopes if slope > 0.0]
-    return (0.5 * min(ends), 2.0 * max(ends)) if ends else (1e-12, 1e12)
+    coded = LEAST_CODED_PRICE if any(memories.tables) else 1.0
+    return (0.5 * coded * min(ends), 2.0 * max(ends)) if ends else (1e-12, 1e12)
 
 
 Rates = dict[str, dict[str, float | tuple[float, ...]]]

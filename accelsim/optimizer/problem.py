@@ -126,6 +126,7 @@ class Problem:
     bias
         Squared bias as a function of u = 1/c; by default none.
 
+    Without groups (no layer is in a crossbar) both budgets are constants.
     Raises SpecError for shapes that differ, negative coefficients, crossed bounds, and for a biased group without variance
     and without power (its optimum is not unique).
     """
@@ -161,13 +162,11 @@ class Problem:
         for name, width in widths.items():
             if width != self.n_groups:
                 raise SpecError(f"need {name} for the {self.n_groups} groups of variance_siemens2, got {width}; give one value a group")
-        if self.n_groups == 0:
-            raise SpecError("need at least one group, got 0; leave no network without a mapped layer")
 
     def _check_values(self) -> None:
         for name in ("variance_siemens2", "linear_w_per_siemens", "square_w_per_siemens2"):
             values = getattr(self, name)
-            if values.min() < 0.0:
+            if values.min(initial=0.0) < 0.0:
                 raise SpecError(f"need {name} >= 0, got {values.min():g} for group {values.argmin()}")
         crossed = ~((self.c_min_siemens > 0.0) & (self.c_min_siemens <= self.c_max_siemens))
         if crossed.any():

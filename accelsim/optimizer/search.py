@@ -188,7 +188,7 @@ class Search:
 
     def _solve_scales(self, terms: Coefficients) -> "Solution | CommonSolution | Infeasible":
         q = self.question
-        if q.per == "network":
+        if q.per == "network" and terms.problem.n_groups:
             return common_solution(terms, self._budgets(terms))
         power, mse = self._budgets(terms)
         return minimize_mse(terms.problem, power) if power is not None else minimize_power(terms.problem, mse or 0.0)
@@ -209,6 +209,8 @@ class Search:
 
     def placed(self, found: "Solution | CommonSolution", terms: Coefficients) -> Plan:
         """Return the plan at the answer's conductances, memories as they were: what they take is counted from there."""
+        if not terms.problem.n_groups:
+            return self.plan
         return self.plan.with_design(replace(self.design(found, terms), memory_p={}, memory_secded={}))
 
     def design(self, found: "Solution | CommonSolution", terms: Coefficients) -> Design:
@@ -324,6 +326,8 @@ class Search:
         )
 
     def _levers(self, terms: Coefficients) -> tuple[str, ...]:
+        if not terms.problem.n_groups:
+            return self._memory_levers()
         if self.question.power_budget_w is not None:
             fixed = format_quantity(terms.problem.p0_w, "watt", n_digits=4)
             return (
@@ -336,6 +340,17 @@ class Search:
             "raise cell.g_max_siemens, or lower cell.programming.error_rel (a better cell, or write-and-verify)",
             "set mapping.precompensate = true where cells clip; raise mapping.levels where quantization counts",
             "optimize per column (--per column): columns of small weights may use the whole range",
+        )
+
+    def _memory_levers(self) -> tuple[str, ...]:
+        if self.question.power_budget_w is not None:
+            return (
+                "raise the budget above the floor, which is that of the largest error rates",
+                "give memories less read_energy_j, words of fewer bits (memory.*.word.n_bits), or fewer reads (read_each)",
+            )
+        return (
+            "raise --mse-budget above the floor: what rounding leaves, and the least error rates",
+            "give words more bits (memory.*.word.n_bits), or memories a law that reaches lower rates, or a code (--memory-codes)",
         )
 
     def report(
@@ -407,7 +422,7 @@ class Search:
             saving_controllable_rel=None
             if common is None or found is None or common <= problem.p0_w
             else 1.0 - (found.power_w - problem.p0_w) / (common - problem.p0_w),
-            multiplier=None if found is None else found.multiplier,
+            multiplier=None if found is None else self._multiplier(found, problem),
             duality_gap=None if found is None else abs(found.duality_gap_rel),
             n_at_upper_bound=0 if found is None else int(np.sum(found.active_upper)),
             n_at_lower_bound=0 if found is None else int(np.sum(found.active_lower)),
@@ -424,11 +439,28 @@ class Search:
         )
 
     def _pareto(self, problem: Problem, found: "Solution | CommonSolution | None") -> tuple[dict[str, float], ...]:
-        """Return the trade-off around the answer; no points where error does not depend on the scales."""
+        """Return the trade-off around the answer; no points where error depends on nothing that moves."""
+        if not problem.n_groups and self.memories is not None and self.question.memories != "fixed":
+            return self._memories_curve(self.memories, problem)
         if problem.bias.is_constant and not np.any(problem.variance_siemens2 > 0.0):
             return ()
         curve = pareto(problem, N_PARETO, around=None if found is None else found.mse_per_watt)
         return tuple({"read_power_w": float(p), "mse": float(m)} for p, m in zip(curve.power_w, curve.mse))
+
+    def _multiplier(self, found: "Solution | CommonSolution", problem: Problem) -> float:
+        """Return what the budget is worth; the price of memories where no scale has one."""
+        price = None if problem.n_groups or self.memory_choice is None else self.memory_choice.price
+        if price is None:
+            return found.multiplier
+        return price if self.question.power_budget_w is not None else 1.0 / price
+
+    def _memories_curve(self, memories: MemoryProblem, problem: Problem) -> tuple[dict[str, float], ...]:
+        """Return error and power of memories alone, from the least power to the least error."""
+        now = self.memory_choice or memories.present
+        low, high = price_range(memories)
+        choices = [memories.at(float(price)) for price in np.geomspace(high, low, N_PARETO)]
+        points = [problem.moved(c.damage - now.damage, c.power_w - now.power_w) for c in choices]
+        return tuple({"read_power_w": point.p0_w, "mse": point.bias.q2} for point in points)
 
     def _sampled_yield(self, mc: TrialReport | None) -> float | None:
         if mc is None or self.question.yield_p is None or self.question.mse_budget is None:
@@ -437,7 +469,9 @@ class Search:
 
     def _notes(self, terms: Coefficients) -> tuple[str, ...]:
         notes = []
-        if not np.any(terms.problem.variance_siemens2 > 0.0) and terms.problem.bias.is_constant:
+        if not terms.problem.n_groups:
+            notes.append("no layer is in a crossbar: there are no conductances to choose")
+        elif not np.any(terms.problem.variance_siemens2 > 0.0) and terms.problem.bias.is_constant:
             notes.append(
                 "the error does not depend on the scales (it is proportional to the stored conductance): "
                 "the smallest conductances cost nothing"
@@ -448,11 +482,16 @@ class Search:
         if self.memories is not None and self.memory_choice is not None:
             shares = f"{format_quantity(self.memory_choice.power_w, 'watt', n_digits=4)}, damage {self.memory_choice.damage:.3g}"
             notes.append(f"{in_words(self.memories, self.memory_choice)}; together {shares} by single faults")
+            same = self.memories.one_rate(self.memory_choice.power_w)
+            if same is not None and self.question.memories != "fixed":
+                notes.append(f"one error rate for all bits, {same.rates[0][0]:.2g}, takes as much and does {same.damage:.3g}")
         if self.factor != 1.0:
             notes.append(f"beyond first order here: variances scaled by {self.factor:.3f} to the better closure, and optimized again")
         return tuple(notes)
 
-    def _baseline(self, found: "Solution | CommonSolution", terms: Coefficients) -> Baseline:
+    def _baseline(self, found: "Solution | CommonSolution", terms: Coefficients) -> Baseline | None:
+        if not terms.problem.n_groups:
+            return None
         relative = 1.0 / terms.w_max[terms.active] if self.question.per != "column" else 1.0 / self._layer_w_max(terms)
         power, mse = self._budgets(terms)
         at_budget = common_scale_within(terms.problem, relative, power=power, mse=mse)

@@ -146,11 +146,16 @@ class DesignReport(Report):
             ("network", f"{self.provenance.network}, error of {self.provenance.output!r} against the {self.provenance.reference} network"),
             (
                 "question",
-                f"best conductance scales per {self.per}, {self.budget}"
+                f"best {self._moved()}, {self.budget}"
                 + ("" if self.yield_p is None else f" on {percent(self.yield_p, 0)} of chips"),
             ),
         ]
         return head + (self._feasible_rows() if self.feasible else self._infeasible_rows()) + [("note", n) for n in self.notes]
+
+    def _moved(self) -> str:
+        """Return what was chosen: without a layer in a crossbar, error rates alone."""
+        alone = self.design is not None and not self.design.g_used_siemens
+        return "error rates of memories" if alone else f"conductance scales per {self.per}"
 
     def _infeasible_rows(self) -> list[tuple[str, str]]:
         watts = self.power_budget_w is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from accelsim.ledger import converter_power, reads_per_second_times_read_time
+from accelsim.ledger import converter_power, memory_power, reads_per_second_times_read_time
 from accelsim.placement import Plan, check_question
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import TrialReport
@@ -217,7 +217,8 @@ def _accuracy(record: Record, samples: Samples, confidence: float) -> tuple[floa
 
 
 def _read_power(plan: Plan, powers: Array) -> float:
-    """Return the mean measured power of cells and amplifiers, and that of converters, which does not depend on the trial."""
+    """Return the mean measured power of cells and amplifiers, and that of converters and memories, which does not depend on the trial."""
     if not len(powers):
         return float("nan")
-    return float(powers.mean()) * reads_per_second_times_read_time(plan) + sum(sum(converter_power(plan, layer)) for layer in plan.layers)
+    rest = sum(sum(converter_power(plan, layer)) + memory_power(plan, layer) for layer in plan.layers)
+    return float(powers.mean()) * reads_per_second_times_read_time(plan) + rest
