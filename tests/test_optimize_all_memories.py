@@ -54,7 +54,8 @@ def slsqp_damage(sites: tuple[MemorySite, ...], power_w: float) -> float:
     start = np.full(len(w), np.log(law.error_rate(power_w / w.sum())))
     scale = float(s @ np.exp(start))
     found = minimize(
-        lambda x: np.log(s @ np.exp(x) / scale), start, bounds=[(low, high)] * len(w), method="SLSQP", options={"ftol": 1e-14, "maxiter": 2000},
+        lambda x: np.log(s @ np.exp(x) / scale), start, bounds=[(low, high)] * len(w), method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 2000},
         constraints={"type": "ineq", "fun": lambda x: 1.0 - w @ law.energy_rel(np.exp(np.clip(x, low, high))) / power_w},
     )  # fmt: skip
     assert found.success
