@@ -59,7 +59,8 @@ def _after(out: Path | None) -> str:
     if out is None:
         return "--out DIR keeps the network (ONNX), its memory profile, and a checkpoint"
     network, profile, images = (out / name for name in ("network.onnx", "profile.toml", "test.npz"))
-    return f"written to {out}; check it with\n  accelsim validate {network} --spec {profile} --inputs {images}"
+    of = f"{network} --spec {profile} --inputs {images}"
+    return f"written to {out}; check it with\n  accelsim validate {of}\nand see what it takes with\n  accelsim evaluate {of}"
 
 
 def _require_torch() -> None:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from test_training_run import SEED, blobs, recipe_for
 
-from accelsim import Accelerator, load_onnx, monte_carlo, place
+from accelsim import Accelerator, load_onnx, monte_carlo, place, simulate
 from accelsim.cli import main
 from accelsim.stored_weights import WordSite
 from accelsim.training.recipe import Lanmax, Recipe, Reliable, Schedule, Uniform, recipe_toml
@@ -90,6 +90,26 @@ def test_an_asymmetric_memory_stores_channels_as_they_were_trained(tmp_path: Pat
         assert np.array_equal(np.asarray(layer.site.words).ravel(), mine.stored_words())
 
 
+@pytest.mark.parametrize("word", [WORDS[0], WORDS[2]], ids=lambda word: word.coding)
+@pytest.mark.parametrize("reads", ["once", "positions"])
+def test_a_profile_is_evaluated_as_it_comes_with_the_energy_that_training_counted(word: WordFormat, reads: Any, tmp_path: Path) -> None:
+    """Energy of the memory: reads, bits and eta as training weighs them, times what a bit takes at the law's energy 1."""
+    trainer, network_path, profile_path = trained(word, tmp_path, reads=reads, faults=PersistentFlips())
+    network, samples = load_onnx(network_path), samples_of(blobs().test.x[:8])
+    taken = {}
+    for budget in (0.6, 0.3):
+        trainer.rates.moved_to(budget)
+        profile_path.write_text(profile_toml(trainer.recipe, trainer.rates, trainer.network, name="made"))
+        plan = place(network, Accelerator.from_toml(profile_path), calibration=samples)
+        report = simulate(plan, samples=samples)
+        taken[budget] = report.energy_by_component["memory_weights"]
+        times = [layer.operator.n_positions if reads == "positions" else 1 for layer in plan.layers]
+        bits = sum(n * layer.operator.weights.size for n, layer in zip(times, plan.layers)) * word.n_bits
+        assert taken[budget] == pytest.approx(budget * bits * 0.23375e-12, rel=1e-6)
+        assert report.energy_j > taken[budget]
+    assert taken[0.6] == pytest.approx(2.0 * taken[0.3], rel=1e-6)
+
+
 # the command line
 
 
@@ -114,6 +134,11 @@ def test_the_command_writes_a_folder_that_the_other_commands_read(tmp_path: Path
     network, profile, images = (str(out / name) for name in ("network.onnx", "profile.toml", "test.npz"))
     assert main(["predict", network, "--spec", profile, "--inputs", images, "--seed", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy_predicted"] == pytest.approx(record["accuracy"], abs=0.1)
+    assert main(["evaluate", network, "--spec", profile, "--inputs", images, "--seed", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["latency_s"] > 0.0
+    assert told["energy_by_component"]["memory_weights"] > 0.0
+    assert told["area_m2"] > 0.0
     assert main(["train", "--recipe", recipe, "--data", data, "--seed", "3", "--out", str(out)]) == 2
     assert "holds a finished training" in capsys.readouterr().err
 

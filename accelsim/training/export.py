@@ -1,4 +1,4 @@
-"""A trained network as files: ONNX with its batch norms, and the profile of its memory, a spec that `accelsim predict --spec` reads."""
+"""A trained network as files: ONNX with its batch norms, and the profile of its memory, a spec that `accelsim evaluate --spec` reads."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +15,8 @@ from accelsim.training.stored import StoredLayer
 from devices.base.toml_codec import kind_of, string_text, write_lines
 
 OPSET, IR_VERSION = 17, 8
+CHIP = "digital_45nm"
+"""The preset that profiles start from: its engine computes the layers, its memory says what a bit takes at the law's energy 1."""
 INPUT, OUTPUT = "image", "logits"
 
 
@@ -76,7 +78,7 @@ class _Graph:
 
 
 def profile_toml(recipe: Recipe, rates: Rates, network: MemoryNetwork, *, name: str) -> str:
-    """Return the memory profile: a spec whose layers are words read at the error rates that training ended with.
+    """Return the memory profile: a spec whose layers are words read at the error rates that training ended with, on the chip CHIP.
 
     The reader folds batch norms into the weights, so each column has a step of its own.
     """
@@ -84,7 +86,8 @@ def profile_toml(recipe: Recipe, rates: Rates, network: MemoryNetwork, *, name: 
 
 
 def _profile_lines(recipe: Recipe, rates: Rates, network: MemoryNetwork, name: str) -> Iterator[str]:
-    yield from ("schema = 1", f"name = {string_text(name)}", 'use = "memse"  # its cells are not used: every layer is read from memory', "")
+    yield from ("schema = 1", f"name = {string_text(name)}")
+    yield from (f"use = {string_text(CHIP)}  # the chip around the memory, and what a bit takes at the law's energy 1", "")
     yield from ("[memory.weights]", 'step_per = "column"')
     if recipe.reads == "positions":
         yield 'read_each = "position"'
