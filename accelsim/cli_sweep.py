@@ -61,7 +61,16 @@ def sweep_verb(options: argparse.Namespace) -> int:
             executor=executor, workers=workers, shard=options.shard, progress=progress, **file.asked,
         )  # fmt: skip
     progress.close()
+    _keep_command(options, asked)
     return _finished(options, report, asked.out)
+
+
+def _keep_command(options: argparse.Namespace, asked: Asked) -> None:
+    """Write the command into the folder, for its page."""
+    from accelsim.report.search_folder import write_command
+
+    if asked.out is not None:
+        write_command(Path(asked.out), options.command_line)
 
 
 def _finished(options: argparse.Namespace, report: SweepReport, out: str | None) -> int:
@@ -139,6 +148,7 @@ def explore_verb(options: argparse.Namespace) -> int:
             executor=executor, workers=workers, progress=lambda n, of: line.tell(f"explore: {n} of {of} trials"), **given,
         )  # fmt: skip
     line.close()
+    _keep_command(options, asked)
     for text in report.provenance.warnings:
         say(f"note: {text}")
     if asked.out is not None:

@@ -5,7 +5,23 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import accuracy, bound, factor, growth, headline, normals, sobol, sweep, sweeps, timing, torch_peer, training, trials, wires
+from benchmarks import (
+    accuracy,
+    bound,
+    dask_cost,
+    factor,
+    growth,
+    headline,
+    normals,
+    sobol,
+    sweep,
+    sweeps,
+    timing,
+    torch_peer,
+    training,
+    trials,
+    wires,
+)
 from benchmarks.tables import shown_table, updated
 from validation.networks import DataMissingError
 from validation.tables import Row
@@ -89,6 +105,12 @@ def _sweeps(options: Options) -> None:
         _keep(options.out / "sweeps.csv", [row], key=("way",))
 
 
+def _dask(options: Options) -> None:
+    """What Dask adds to a sweep: start, background, tasks; efficiency over the number of points."""
+    for row in dask_cost.rows():
+        _keep(options.out / "dask.csv", [row], key=("stacks_sampled", "points"))
+
+
 def _accuracy(options: Options) -> None:
     """Predicted accuracy beside Monte-Carlo's, 1,000 images, over noise."""
     for name in options.networks or accuracy.NETWORKS:
@@ -134,6 +156,7 @@ TABLES: dict[str, Callable[[Options], None]] = {
     "headline": _headline,
     "sweep": _sweep,
     "sweeps": _sweeps,
+    "dask": _dask,
     "accuracy": _accuracy,
     "factor": _factor,
     "sobol": _sobol,

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,11 +31,11 @@ AXES = {
 N_POINTS, N_BARE = 1000, 100
 
 
-def asked(**how: Any) -> SweepReport:
+def asked(axes: Mapping[str, Any] = AXES, **how: Any) -> SweepReport:
     """Return the sweep, computed as `how` says."""
     network, samples = load_embedded("fashion_cnn")
     images = samples[64 : 64 + N_IMAGES]
-    return sweep(network, Accelerator.preset("memse"), images, seed=SEED, axes=AXES, calibration=samples[:64], **how)
+    return sweep(network, Accelerator.preset("memse"), images, seed=SEED, axes=axes, calibration=samples[:64], **how)
 
 
 def rows(ways: Sequence[str] = ()) -> Iterator[Row]:
@@ -43,15 +43,15 @@ def rows(ways: Sequence[str] = ()) -> Iterator[Row]:
     unknown = sorted({*ways} - {*WAYS, KILLED})
     if unknown:
         raise SystemExit(f"sweeps: {', '.join(unknown)}: need {', '.join([*WAYS, KILLED])}")
-    bare_s = N_POINTS * _bare_s()
+    whole_s = N_POINTS * bare_s()
     for name in ways or (*WAYS, KILLED):
         try:
-            yield _killed(bare_s) if name == KILLED else _row(name, WAYS[name], bare_s)
+            yield _killed(whole_s) if name == KILLED else _row(name, WAYS[name], whole_s)
         except ImportError as error:
             print(f"\n{name}: left out: {error}")
 
 
-def _bare_s() -> float:
+def bare_s() -> float:
     """Return the CPU time of a point without a sweep, the mean over every tenth point."""
     network, samples = load_embedded("fashion_cnn")
     images, calibration = samples[64 : 64 + N_IMAGES], samples[:64]
@@ -68,18 +68,18 @@ def _settings(i: int) -> tuple[str, str]:
     return f"cell.programming.error_rel={error_rel!r}", f"mapping.g_used_siemens={10e-6 + 15e-6 * (i % 50) / 49.0!r}"
 
 
-def _row(name: str, made: Callable[[], Any], bare_s: float) -> Row:
-    started, wall = _cpu_s(), time.perf_counter()
+def _row(name: str, made: Callable[[], Any], whole_s: float) -> Row:
+    started, wall = cpu_s(), time.perf_counter()
     with made() as how:
         report = asked(**how)
-    used = _cpu_s() - started
-    return _line(name, report, used, time.perf_counter() - wall, bare_s)
+    used = cpu_s() - started
+    return _line(name, report, used, time.perf_counter() - wall, whole_s)
 
 
-def _line(name: str, report: SweepReport, used_s: float, wall_s: float, bare_s: float) -> Row:
+def _line(name: str, report: SweepReport, used_s: float, wall_s: float, whole_s: float) -> Row:
     return {
         "way": name, "points": str(len(report.done)), "cpu_s": f"{used_s:.1f}", "points_per_cpu_s": f"{report.n_computed / used_s:.1f}",
-        "efficiency": f"{bare_s / used_s:.3f}", "wall_s": f"{wall_s:.0f}", "counts": report.counts, "answers_sha256": _digest(report)[:16],
+        "efficiency": f"{whole_s / used_s:.3f}", "wall_s": f"{wall_s:.0f}", "counts": report.counts, "answers_sha256": _digest(report)[:16],
     }  # fmt: skip
 
 
@@ -87,7 +87,8 @@ def _digest(report: SweepReport) -> str:
     return hashlib.sha256(json.dumps([point.answer for point in report.points]).encode()).hexdigest()
 
 
-def _cpu_s() -> float:
+def cpu_s() -> float:
+    """Return the CPU time of this process and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
@@ -132,7 +133,7 @@ WAYS: dict[str, Callable[[], Any]] = {"here": _here, "threads": _threads, "proce
 KILLED = "killed"
 
 
-def _killed(bare_s: float) -> Row:
+def _killed(whole_s: float) -> Row:
     """Kill a sweep on processes at about a third, look at what it left, and go on."""
     folder = Path(tempfile.mkdtemp())
     call = f"asked(workers={N_WORKERS}, out={str(folder / 'grid')!r})"
@@ -144,9 +145,9 @@ def _killed(bare_s: float) -> Row:
         time.sleep(0.05)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
-    started, wall = _cpu_s(), time.perf_counter()
+    started, wall = cpu_s(), time.perf_counter()
     report = asked(workers=N_WORKERS, out=folder / "grid")
-    used = _cpu_s() - started
+    used = cpu_s() - started
     shutil.rmtree(folder)
-    rest = bare_s * report.n_computed / N_POINTS
+    rest = whole_s * report.n_computed / N_POINTS
     return _line("killed, then resumed", report, used, time.perf_counter() - wall, rest)

@@ -1,10 +1,14 @@
 """Reports with made-up numbers, for tests of what is done with reports."""
 
+from itertools import product
+
 import numpy as np
 
-from accelsim import Accelerator, Design, DesignReport, ErrorReport, TrialReport
+from accelsim import Accelerator, Design, DesignReport, ErrorReport, ExploreReport, SweepReport, TrialReport
 from accelsim.report.design_report import Baseline
+from accelsim.report.explore_report import ExploreTrial
 from accelsim.report.origin import Provenance
+from accelsim.report.sweep_point import SweepPoint
 
 
 def provenance(**changes: object) -> Provenance:
@@ -57,3 +61,45 @@ def design_report(**changes: object) -> DesignReport:
         "floor": None, "gap": None, "levers": (), "notes": ("a note",), "n_inputs": 64, "elapsed_s": 3.0,
     }  # fmt: skip
     return DesignReport(**(fields | changes))  # type: ignore[arg-type]
+
+
+def sweep_report(**changes: object) -> SweepReport:
+    """A grid of 3 x 2 predictions, mse_rel = 4 a + b, of which one failed and one is missing unless `whole`."""
+    whole = changes.pop("whole", False)
+    axes = {"cell.programming.error_rel": [0.01, 0.02, 0.03], "mapping.levels": [16, None]}
+    points = []
+    for i, (error_rel, levels) in enumerate(product(*axes.values())):
+        answer = {"mse_rel": 4.0 * error_rel + (0.02 if levels else 0.0), "accuracy_predicted": 0.9 - error_rel, "read_power_w": 1e-5}
+        status = "done" if whole else {1: "failed", 5: "missing"}.get(i, "done")
+        error = "mapping.levels: <b>none</b> of these" if status == "failed" else ""
+        values = {"cell.programming.error_rel": error_rel, "mapping.levels": levels}
+        points.append(SweepPoint(
+            key=f"{i:064x}", values=values, status=status, answer=answer if status == "done" else {}, error=error, elapsed_s=0.1
+        ))  # fmt: skip
+    fields = {
+        "provenance": provenance(), "run": "predict", "options": {"method": "adjoint"}, "axes": axes, "layout": "grid",
+        "points": tuple(points), "n_computed": 4, "n_reused": 0, "stopped_by": "end", "elapsed_s": 1.0,
+    }  # fmt: skip
+    return SweepReport(**(fields | changes))  # type: ignore[arg-type]
+
+
+def explore_report(**changes: object) -> ExploreReport:
+    """A search of six trials over one range and a choice, of which the last failed."""
+    error_rel = [0.002, 0.004, 0.006, 0.008, 0.01]
+    trials = [
+        ExploreTrial(
+            number=i, values={"cell.programming.error_rel": e, "mapping.levels": 16 * (1 + i % 2)}, status="done",
+            objectives={"error": e, "power": 1e-8 / e}, feasible=e <= 0.008, design_toml="", error="",
+        )
+        for i, e in enumerate(error_rel)
+    ]  # fmt: skip
+    trials.append(ExploreTrial(
+        number=5, values={"cell.programming.error_rel": 0.02, "mapping.levels": 16}, status="failed", objectives={}, feasible=False,
+        design_toml="", error="too <large>",
+    ))  # fmt: skip
+    fields = {
+        "provenance": provenance(), "objectives": {"error": "minimize", "power": "minimize"}, "constraints": ("error <= 0.008",),
+        "space": {"cell.programming.error_rel": [0.002, 0.02], "mapping.levels": [16, 32]}, "scales": "layer", "sampler": "tpe",
+        "trials": tuple(trials), "n_computed": 6, "n_reused": 0, "stopped_by": "end", "notes": (), "elapsed_s": 1.0,
+    }  # fmt: skip
+    return ExploreReport(**(fields | changes))  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def test_a_sweep_is_computed_once_and_collected(cli: Callable[..., Answer], aske
     assert code == 0
     assert "6 computed, 0 reused" in err
     assert "least mse_rel" in out
-    assert sorted(path.name for path in (tmp_path / "grid").iterdir()) == ["points", "sweep.json", "table.csv"]
+    assert sorted(path.name for path in (tmp_path / "grid").iterdir()) == ["command.json", "points", "sweep.json", "table.csv"]
     code, out, err = cli("sweep", asked, "--json")
     found = json.loads(out)
     assert code == 0

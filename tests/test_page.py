@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from chromium import Browser, chromium_path
-from made_reports import design_report, error_report, provenance, trial_report
+from made_reports import design_report, error_report, explore_report, provenance, sweep_report, trial_report
 
 from accelsim import Accelerator, Evaluation, RunFolderError, TimeReport, load_embedded, place, simulate
 from accelsim.cli import main
@@ -76,7 +77,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, time_report: TimeReport) -> d
         "predict": error_report(), "trials": trial_report(), "optimize": design_report(), "simulate": time_report, "evaluate": evaluation,
         "infeasible": design_report(feasible=False, design=None, mse=None, read_power_w=None, baseline=None, mc=None, floor=1e-3, gap=3e-4,
                                     levers=("raise the budget",)),
-        "hostile": hostile_report(),
+        "sweep": sweep_report(), "explore": explore_report(), "hostile": hostile_report(),
     }  # fmt: skip
     found = {name: save_report(report, folder / name, command=["accelsim", name, HOSTILE[0]]) for name, report in reports.items()}
     pair = {"predicted": error_report(), "trials": trial_report()}
@@ -89,7 +90,7 @@ def hostile_report() -> Report:
     return error_report(provenance=told, by_layer=layers, by_cause={HOSTILE[3]: 0.0123}, meaning=HOSTILE, power_by_layer={})
 
 
-KINDS = ("predict", "trials", "optimize", "simulate", "evaluate", "infeasible", "hostile", "validate")
+KINDS = ("predict", "trials", "optimize", "simulate", "evaluate", "infeasible", "hostile", "validate", "sweep", "explore")
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +202,65 @@ def test_the_command_line_says_where_the_page_is(runs: dict[str, Path], tmp_path
     assert "not a run folder" in capsys.readouterr().err
 
 
+# many points
+
+
+def test_a_sweeps_page_says_which_is_best_and_what_each_axis_does(pages: dict[str, str]) -> None:
+    page = pages["sweep"]
+    parts = ("<h1>What do", "The least mse_rel is 0.06, at", "From cell.programming.error_rel", "<svg", "<table")
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+    assert text("The largest accuracy_predicted is 0.89, at cell.programming.error_rel = 0.01 and mapping.levels = 16.") in page
+    assert "read_power_w is 10 uW at every point." in page
+    assert "6 points: 4 computed, 1 failed, 1 missing." in page
+    assert text("1 failed: mapping.levels: <b>none</b> of these") in page
+    assert 'class="answer alarm"' in page
+    assert "Failed points, with their errors" in page
+    assert page.count("<svg") == 3
+
+
+def test_the_folder_of_a_sweep_is_a_page_itself(tmp_path: Path) -> None:
+    from accelsim.report.search_folder import write_command
+    from tests.sweeps import small_sweep
+
+    small_sweep(out=tmp_path / "grid")
+    assert "saved from Python" in page_of(tmp_path / "grid")
+    write_command(tmp_path / "grid", ["accelsim", "sweep", "grid.toml", "--shard", "2/3", "--workers", "2"])
+    page = page_of(tmp_path / "grid")
+    assert "accelsim sweep grid.toml --workers 2 --seed 7</pre>" in page
+    assert "are not computed again" in page
+    assert "6 points: 6 computed, 0 failed, 0 missing." in page
+    assert 'class="answer alarm"' not in page
+    assert write_page(tmp_path / "grid") == tmp_path / "grid" / "report.html"
+    assert small_sweep(out=tmp_path / "grid").n_reused == 6  # the page is no stranger there
+
+
+def test_a_searchs_page_has_the_front_and_what_matters(pages: dict[str, str]) -> None:
+    page = pages["explore"]
+    assert "4 of 6 trials are beaten by no other where error" in page
+    assert text("The least error is 0.002, with power 5 uW: trial 0,") in page
+    assert "cell.programming.error_rel matters most to error" in page
+    assert "1 failed: too" in page
+
+
+def test_a_search_without_a_feasible_trial_says_what_is_nearest(tmp_path: Path) -> None:
+    trials = tuple(replace(trial, feasible=False) for trial in explore_report().trials)
+    page = page_of(save_report(explore_report(trials=trials), tmp_path / "none"))
+    assert text("None of 6 trials has an answer where error <= 0.008.") in page
+    assert text("Whatever the constraints, the best error met is 0.002: trial 0,") in page
+    assert 'class="answer alarm"' in page
+
+
+def test_the_folder_of_a_search_is_a_page_itself(tmp_path: Path) -> None:
+    from accelsim.report.search_folder import JOURNAL, write_found
+
+    (tmp_path / JOURNAL).touch()
+    with pytest.raises(RunFolderError, match="before its first batch"):
+        page_of(tmp_path)
+    write_found(tmp_path, explore_report())
+    assert "4 of 6 trials are beaten by no other" in page_of(tmp_path)
+
+
 # in a browser
 
 
@@ -230,7 +290,13 @@ CONTRAST = """
 """  # noqa: E501
 
 
-@pytest.mark.parametrize(("kind", "width"), [("predict", 1280), ("hostile", 1280), ("evaluate", 360), ("optimize", 360), ("validate", 360)])
+@pytest.mark.parametrize(
+    ("kind", "width"),
+    [
+        ("predict", 1280), ("hostile", 1280), ("evaluate", 360), ("optimize", 360), ("validate", 360), ("sweep", 360), ("sweep", 1280),
+        ("explore", 360),
+    ],
+)  # fmt: skip
 def test_a_browser_shows_the_page_whole_and_quietly(browser: Browser, pages: dict[str, str], kind: str, width: int, tmp_path: Path) -> None:
     page = tmp_path / f"{kind}.html"
     page.write_text(pages[kind], encoding="utf-8")

@@ -20,6 +20,7 @@ from accelsim.exploring.aims import PRICED, Aim, Limit, aims_of, limits_of
 from accelsim.exploring.trial import POWER_SHARE, Scales, answered
 from accelsim.placement import place
 from accelsim.report.explore_report import ExploreReport, ExploreTrial
+from accelsim.report.search_folder import JOURNAL, write_found
 from accelsim.report.sweep_point import SweepPoint
 from accelsim.sweeping.axes import OF_RUN, Axis, axes_of
 from accelsim.sweeping.pool import Pool
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 Sampler = Literal["tpe", "nsga2", "random"]
 Progress = Callable[[int, int], None]
 """Called with trials known and trials to come, after each batch."""
-JOURNAL, TRIALS, STUDY = "journal.log", "trials", "accelsim"
+TRIALS, STUDY = "trials", "accelsim"
 LEAST_SHARE = 0.05
 MAX_TRIALS = 100_000
 _G_USED = "mapping.g_used_siemens"
@@ -96,13 +97,16 @@ def explore(
     pool = Pool(workers) if executor is None and workers is not None else None
     stopped_by: Literal["end", "interrupt"] = "end"
     try:
-        study.run(executor if pool is None else pool.executor, workers, progress)
+        study.run(executor if pool is None else pool.executor, workers, progress, started=started)
     except KeyboardInterrupt:
         stopped_by = "interrupt"
     finally:
         if pool is not None:
             pool.close(at_once=True)
-    return study.report(stopped_by, time.perf_counter() - started)
+    report = study.report(stopped_by, time.perf_counter() - started)
+    if study.folder is not None and stopped_by == "interrupt":
+        write_found(study.folder, report)
+    return report
 
 
 class _Search:
@@ -191,7 +195,7 @@ class _Search:
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(16, self.batch))  # type: ignore[no-any-return]
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)  # type: ignore[no-any-return]
 
-    def run(self, executor: Executor | None, workers: int | None, progress: Progress | None) -> None:
+    def run(self, executor: Executor | None, workers: int | None, progress: Progress | None, *, started: float) -> None:
         """Ask for, compute and tell trials, batch by batch, until there are as many as wanted."""
         n_batch = 0
         while n_batch * self.batch < self.n_trials:
@@ -199,6 +203,8 @@ class _Search:
             numbers = self._asked(n_batch, size)
             self._answer(numbers, executor, workers)
             n_batch += 1
+            if self.folder is not None:
+                write_found(self.folder, self.report("end", time.perf_counter() - started))
             if progress is not None:
                 progress(n_batch * self.batch if size == self.batch else self.n_trials, self.n_trials)
 

@@ -14,8 +14,9 @@ from accelsim.page.stories import Story, story_of
 from accelsim.page.style import POLICY, STYLE
 from accelsim.report.base import Report
 from accelsim.report.drawing import drawn, svg_of
-from accelsim.report.loading import load_manifest, load_report
+from accelsim.report.loading import has_run, load_manifest, load_report, manifest_of
 from accelsim.report.records import Agreement, ErrorReport, TrialReport, agreement
+from accelsim.report.search_folder import JOURNAL
 from devices.base.errors import AccelsimError, RunFolderError
 
 PAGE = "report.html"
@@ -80,16 +81,17 @@ _VERDICTS = {
 
 
 def _runs(folder: Path) -> list[Run]:
-    if (folder / "manifest.json").is_file() or not folder.is_dir():
+    if has_run(folder) or (folder / JOURNAL).is_file() or not folder.is_dir():
         return [_run("", folder)]
-    inside = sorted(one for one in folder.iterdir() if (one / "manifest.json").is_file())
+    inside = sorted(one for one in folder.iterdir() if has_run(one))
     if not inside:
         load_manifest(folder)  # says what is wrong with it
     return [_run(one.name, one) for one in inside]
 
 
 def _run(name: str, folder: Path) -> Run:
-    return Run(name=name, report=load_report(folder), manifest=load_manifest(folder))
+    report = load_report(folder)
+    return Run(name=name, report=report, manifest=manifest_of(folder, report))
 
 
 def _verdict(runs: Sequence[Run]) -> Agreement | None:
@@ -158,15 +160,20 @@ def _remaking(run: Run) -> str:
     command = _command(run)
     told = [
         paragraph(f"{run.name}:") if run.name else "",
-        paragraph("In the folder that the command was typed in:") + code(command) if command else paragraph(_NO_COMMAND),
+        paragraph(_IN_FOLDER.get(run.report.kind, _AS_TYPED)) + code(command) if command else paragraph(_NO_COMMAND),
         facts(_origin(run), caption="What must be the same for the same numbers"),
     ]
     return "".join(told)
 
 
+_AS_TYPED = "In the folder that the command was typed in:"
+_IN_FOLDER = {
+    "sweep": "In the folder that the command was typed in; points that are in the sweep's folder already are not computed again:",
+    "explore": "In the folder that the command was typed in; trials that are in the search's folder already are not computed again:",
+}
 _NO_COMMAND = (
-    "This run was saved from Python, which keeps no command: place the network on spec.toml of the run folder, and ask again with the "
-    "seed below. accelsim.load_report reads the run."
+    "This was saved from Python, which keeps no command: place the network on the spec above, and ask again with the seed below. "
+    "accelsim.load_report reads the folder."
 )
 
 

@@ -2,35 +2,21 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from accelsim.page.search_stories import of_explore, of_sweep
+from accelsim.page.story import Draw, Story
 from accelsim.report.base import Report
 from accelsim.report.design_report import DesignReport
 from accelsim.report.diagnosis import Diagnosis
 from accelsim.report.evaluation import Evaluation
+from accelsim.report.explore_report import ExploreReport
 from accelsim.report.records import INTERACTION, ErrorReport, TrialReport
+from accelsim.report.sweep_report import SweepReport
 from accelsim.report.time_report import TimeReport
 from devices.base.quantity import format_quantity, percent
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-Draw = Callable[["Axes"], object]
-Table = tuple[str, Sequence[dict[str, Any]]]
-"""Caption and records."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Story:
-    """One report, told: the question, the answer in sentences, whether it is a bad one, pictures with captions, and tables."""
-
-    question: str
-    answer: tuple[str, ...]
-    alarm: bool
-    pictures: tuple[tuple[str, Draw], ...]
-    tables: tuple[Table, ...]
 
 
 def story_of(report: Report) -> Story:
@@ -228,4 +214,6 @@ _TELLERS: dict[type[Report], Callable[[Any], Story]] = {
     TimeReport: _of_time,
     Evaluation: _of_evaluation,
     Diagnosis: _of_diagnosis,
+    SweepReport: of_sweep,
+    ExploreReport: of_explore,
 }

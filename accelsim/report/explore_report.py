@@ -21,6 +21,11 @@ MAX_SHOWN = 20
 _UNITS = {"power": "power_w", "energy": "energy_j", "latency": "latency_s", "area": "area_m2"}
 
 
+def unit_name(objective: str) -> str:
+    """Return a name for an objective that ends with its unit."""
+    return _UNITS.get(objective, objective)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExploreTrial:
     """One trial: its fields' values, its objectives, and whether it meets the constraints.
@@ -149,12 +154,12 @@ class ExploreReport(Report):
         if len(names) == 1:
             name = names[0]
             found = [(t.number, t.objectives[name]) for t in self.feasible]
-            return plot_best(found, name=_UNITS.get(name, name), largest=self.objectives[name] == "maximize", note=self._note(), ax=ax)
+            return plot_best(found, name=unit_name(name), largest=self.objectives[name] == "maximize", note=self._note(), ax=ax)
         x, y = (names[1], names[0])
         done = [(t.objectives[x], t.objectives[y], t.feasible) for t in self.trials if t.status == "done"]
         front = sorted((t.objectives[x], t.objectives[y]) for t in self.front)
         return plot_front(
-            done, front, x_name=_UNITS.get(x, x), y_name=_UNITS.get(y, y), n_objectives=len(names), note=self._note(), ax=ax
+            done, front, x_name=unit_name(x), y_name=unit_name(y), n_objectives=len(names), note=self._note(), ax=ax
         )
 
     def _note(self) -> str:
@@ -166,7 +171,7 @@ class ExploreReport(Report):
         rows = []
         for trial in self.front[:MAX_SHOWN]:
             values = [value_text(path, trial.values.get(path)) for path in self.space]
-            rows.append([str(trial.number), *values, *(value_text(_UNITS.get(n, n), trial.objectives[n]) for n in self.objectives)])
+            rows.append([str(trial.number), *values, *(value_text(unit_name(n), trial.objectives[n]) for n in self.objectives)])
         return header, rows
 
     def __str__(self) -> str:

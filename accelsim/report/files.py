@@ -46,6 +46,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def check_inside(path: Path) -> None:
+    """Refuse a link that leads out of the run folder: a folder from elsewhere must not make us read other files."""
+    try:
+        inside = not path.is_symlink() or path.resolve().is_relative_to(path.parent.resolve())
+    except RuntimeError:  # links that lead to each other
+        inside = False
+    if not inside:
+        raise RunFolderError(f"{path.name} is a link that leads out of the run folder; put the file itself there")
+
+
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number that we write")
 

@@ -12,10 +12,11 @@ from accelsim.report.design_report import DesignReport
 from accelsim.report.diagnosis import Diagnosis
 from accelsim.report.evaluation import Evaluation
 from accelsim.report.explore_report import ExploreReport
-from accelsim.report.files import MAX_TEXT_BYTES, RUN_SCHEMA, read_json
+from accelsim.report.files import MAX_TEXT_BYTES, RUN_SCHEMA, check_inside, read_json
 from accelsim.report.record_codec import decoded
 from accelsim.report.records import ErrorReport, TrialReport
 from accelsim.report.run_folder import CHECKED, sha256_of
+from accelsim.report.search_folder import EXPLORE, JOURNAL, read_command, read_found
 from accelsim.report.sweep_folder import SWEEP, collected
 from accelsim.report.sweep_report import SweepReport
 from accelsim.report.time_report import TimeReport
@@ -37,6 +38,8 @@ def load_report(folder: str | Path) -> Report:
     try:
         if (place / SWEEP).is_file():
             return collected(place)
+        if (place / EXPLORE).is_file():
+            return read_found(place)
         return _load(place)
     except RunFolderError as error:
         raise RunFolderError(f"{place}: {error}") from None
@@ -44,6 +47,22 @@ def load_report(folder: str | Path) -> Report:
         raise RunFolderError(f"{place} holds what this version refuses: {error}") from error
     except OSError as error:
         raise RunFolderError(f"{place} cannot be read: {error.strerror or error}") from error
+
+
+def has_run(folder: Path) -> bool:
+    """Whether `load_report` and `manifest_of` read this folder: of a run, a sweep or a search."""
+    return any((folder / name).is_file() for name in ("manifest.json", SWEEP, EXPLORE))
+
+
+def manifest_of(folder: str | Path, report: Report) -> dict[str, Any]:
+    """Return the manifest of a run folder; for a sweep's or a search's, which has none, the command and version that are known."""
+    place = Path(folder)
+    if (place / "manifest.json").is_file():
+        return load_manifest(place)
+    try:
+        return {"command": read_command(place), "versions": {"accelsim": report.provenance.version}}
+    except RunFolderError as error:
+        raise RunFolderError(f"{place}: {error}") from None
 
 
 def load_manifest(folder: str | Path) -> dict[str, Any]:
@@ -65,6 +84,8 @@ def _not_a_run(place: Path) -> str:
         return f"{'no such folder' if not place.exists() else 'a file, not a run folder'}; give the --out of an earlier run"
     if (place / SWEEP).is_file():
         return f"the folder of a sweep; `accelsim collect {place} --out RUN` makes a run folder of what it holds"
+    if (place / JOURNAL).is_file():
+        return "the folder of a search that was ended before its first batch; `accelsim explore` goes on there"
     runs = sorted(one.name for one in place.iterdir() if (one / "manifest.json").is_file())
     return f"holds the runs {', '.join(runs)}; name one of them" if runs else "not a run folder: it has no manifest.json"
 
@@ -91,16 +112,6 @@ def _check_unchanged(path: Path, expected: object) -> None:
         raise RunFolderError(f"{path.name} has {path.stat().st_size} bytes; at most {limit} are read")
     if sha256_of(path) != expected:
         raise RunFolderError(f"{path.name} is not as it was written (its sha256 is not that of manifest.json)")
-
-
-def check_inside(path: Path) -> None:
-    """Refuse a link that leads out of the run folder: a folder from elsewhere must not make us read other files."""
-    try:
-        inside = not path.is_symlink() or path.resolve().is_relative_to(path.parent.resolve())
-    except RuntimeError:  # links that lead to each other
-        inside = False
-    if not inside:
-        raise RunFolderError(f"{path.name} is a link that leads out of the run folder; put the file itself there")
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelsim.report.base import clean
-from accelsim.report.files import csv_text, read_json, write_whole
+from accelsim.report.files import check_inside, csv_text, read_json, write_whole
 from accelsim.report.origin import Provenance
 from accelsim.report.record_codec import decoded, encoded
 from accelsim.report.sweep_point import SweepPoint
@@ -96,6 +96,7 @@ def _canonical(body: object) -> str:
 def read_point(path: Path) -> Known:
     """Return what a point's file holds; RunFolderError says what is wrong with it and what to do."""
     try:
+        check_inside(path)
         found = read_json(path)
         body = found.get("point")
         if found.get("schema") != SCHEMA or not isinstance(body, dict) or body.get("key") != path.stem:
@@ -162,6 +163,7 @@ def read_question(folder: Path) -> SweepQuestion:
     if not (folder / SWEEP).is_file():
         instead = "a file" if folder.is_file() else "no such folder" if not folder.exists() else f"it has no {SWEEP}"
         raise RunFolderError(f"{folder} is not the folder of a sweep: {instead}; give the --out of `accelsim sweep`")
+    check_inside(folder / SWEEP)
     found = read_json(folder / SWEEP)
     if found.get("schema") != SCHEMA or found.get("kind") != "sweep":
         raise RunFolderError(f"{folder / SWEEP}: need schema {SCHEMA} and kind sweep; written by another version?")

@@ -64,6 +64,7 @@ def _over_two(
     report: Sweep, ax: "Axes | None", name: str, axes: tuple[str, ...], points: list[SweepPoint], heading: str, note: str
 ) -> "Axes":
     from accelsim.plot.sweep import MAX_LINES, plot_lines, plot_map
+
     (x_path, y_path), (x, y) = axes, (report.axes[path] for path in axes)
     rows = {i: _row([p for p in points if p.values[y_path] == value], x_path, x, name) for i, value in enumerate(y)}
     if len(y) <= MAX_LINES:
@@ -71,6 +72,11 @@ def _over_two(
         return plot_lines(x, series, x_name=x_path, y_name=name, legend=y_path, heading=heading, note=note, ax=ax)
     grid = np.stack(list(rows.values()))
     return plot_map(x, y, grid, x_name=x_path, y_name=y_path, value_name=name, heading=heading, note=note, ax=ax)
+
+
+def drawn_axes(report: Sweep) -> tuple[str, ...]:
+    """Return the axes that a picture is drawn over when none are asked for."""
+    return _axes(report, None)
 
 
 def _dots(report: Sweep, ax: "Axes | None", name: str, axes: tuple[str, ...]) -> "Axes":

@@ -29,6 +29,8 @@ MAIN: Mapping[str, tuple[str, ...]] = {
     "optimize": ("mse", "read_power_w", "saving_total_rel", "feasible"),
 }
 """What a table of points shows of each run's answer; pictures show the first."""
+HOW_FOUND = ("rel_error_estimate", "n_trials", "valid", "feasible")
+"""Columns of it that say how an answer was found, not how good it is."""
 MAX_SHOWN = 24
 MAX_CAUSES = 4
 
@@ -115,6 +117,12 @@ class SweepReport(Report):
             raise SpecError(f"column {name!r}: no answer has it as a number{nearest_text(name, tuple(columns))}")
         return name
 
+    def figures(self) -> tuple[str, ...]:
+        """Return the columns that the run is about: those of its table that are numbers and say how good a point is."""
+        columns = self.columns()
+        named = [name for name in MAIN.get(self.run, ()) if name in columns]
+        return tuple(name for name in named or columns[:4] if name not in HOW_FOUND)
+
     def columns(self) -> list[str]:
         """Return the names of the numbers in the answers."""
         names: dict[str, None] = {}
@@ -138,6 +146,7 @@ class SweepReport(Report):
             ("network", self.provenance.network),
             ("sweep", f"{self.run} at {len(self.points)} points ({self.layout}{f' of {size}' if self.layout == 'grid' else ''})"),
             *(("axis", f"{path}: {_axis_text(path, values, self.layout)}") for path, values in self.axes.items()),
+            *((("options", ", ".join(f"{name} = {value}" for name, value in self.options.items())),) if self.options else ()),
             ("points", f"{self.counts}, {self.elapsed_s:.1f} s" + ("; INTERRUPTED" if self.stopped_by == "interrupt" else "")),
         ]
         if self.done and self.columns():
