@@ -10,11 +10,26 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from accelsim import Accelerator, Network, Plan, SpecError, evaluate, load_embedded, load_onnx, load_report, place, predict, simulate
+from accelsim import (
+    Accelerator,
+    InfeasibleError,
+    Network,
+    Plan,
+    SpecError,
+    evaluate,
+    load_embedded,
+    load_onnx,
+    load_report,
+    optimize,
+    place,
+    predict,
+    simulate,
+)
 from accelsim.chip import Chip, rollup
 from accelsim.ledger import inferences_per_second
 from accelsim.page.document import page_of
 from accelsim.timing import mapping
+from accelsim.timing.budgets import check_latency, rest_of
 from accelsim.timing.digital import ENGINE, engine_s, limits_ps, runs_of, streamed
 from accelsim.timing.energy import image_ledger, leakage
 from accelsim.timing.graph import PS
@@ -211,6 +226,17 @@ def test_two_runs_of_layers_wait_for_one_engine() -> None:
     assert simulate(one, engine="des").waited_s == {}
 
 
+def test_the_bound_knows_that_a_run_waits_for_what_is_between_its_layers() -> None:
+    """Poolings between layers of one engine, one image at a time: the closed form is what happens."""
+    for net in ("fashion_cnn", "fashion_resnet"):
+        plan = digital(net=net)
+        lower, exact = (simulate(plan, engine=engine, images=5) for engine in ("bound", "des"))  # type: ignore[arg-type]
+        assert lower.ii_s == pytest.approx(exact.ii_s, rel=1e-12)
+        assert lower.makespan_s == pytest.approx(exact.makespan_s, rel=1e-12)
+        assert lower.ii_s > engine_s(plan.layers, plan.accelerator.chip)
+        assert lower.bottleneck == ENGINE
+
+
 def test_a_run_is_finished_for_one_image_before_the_next() -> None:
     timed = map_in_time(digital())
     times = recurrence(timed.graph, np.zeros(3, np.int64))
@@ -372,6 +398,43 @@ def test_the_rate_is_that_of_what_is_slower() -> None:
     reads = max(layer.n_reads for layer in quick.layers if not layer.is_digital)
     assert inferences_per_second(quick) == pytest.approx(1.0 / (reads * 100e-9))
     assert inferences_per_second(digital("drive.rate_hz=50 Hz")) == 50.0
+
+
+EXPONENTIAL = """
+schema = 1
+name = "learned"
+use = "digital_45nm"
+[memory.weights]
+error_rate_p = 3e-6
+law = { kind = "exponential" }
+"""
+
+
+def test_an_energy_budget_without_any_crossbar_is_met_in_the_ledger() -> None:
+    network, samples = load_embedded("fashion_cnn")
+    plan = place(network, Accelerator.from_text(EXPONENTIAL), calibration=samples[:16])
+    before = simulate(plan)
+    memory, rest = before.energy_by_component["memory_weights"], rest_of(map_in_time(plan))
+    assert rest + memory == pytest.approx(before.energy_j, rel=1e-12)
+    budget = rest + 0.7 * memory
+    found = optimize(plan, samples[:32], seed=7, energy_budget_j=budget, latency_budget_s=1e-5, area_budget_m2=1e-6, mc_max_trials=0)
+    assert found.design is not None
+    after = simulate(plan.with_design(found.design))
+    assert after.energy_j == pytest.approx(budget, rel=1e-6)
+    assert after.energy_by_component["memory_weights"] == pytest.approx(0.7 * memory, rel=1e-4)
+    assert found.read_power_w == pytest.approx(0.7 * memory * inferences_per_second(plan), rel=1e-4)
+    for asked, told in (
+        ({"energy_budget_j": rest}, "the interval \\(chip.digital\\) smaller"),
+        ({"energy_budget_j": budget, "latency_budget_s": 1e-6}, "give 'fc1' a larger chip.digital.rows, columns or clock_hz"),
+        ({"energy_budget_j": budget, "area_budget_m2": 1e-8}, "fewer chip.digital.rows or columns"),
+    ):
+        with pytest.raises(InfeasibleError, match=told):
+            optimize(plan, samples[:32], seed=7, mc_max_trials=0, **asked)  # type: ignore[arg-type]
+
+
+def test_a_latency_budget_names_the_memory_that_is_in_the_way() -> None:
+    with pytest.raises(InfeasibleError, match=r"a larger chip\.digital\.weights\.bits"):
+        check_latency(digital("chip.digital.weights.bits=8"), 1e-6)
 
 
 # what is asked and refused

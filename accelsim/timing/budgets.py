@@ -62,7 +62,7 @@ def read_share(plan: Plan, energy_budget_j: float) -> ReadShare:
     if left <= 0.0:
         raise InfeasibleError(
             f"everything but reading takes {_j(rest)} an inference, and the budget is {_j(energy_budget_j)}; give more, or make "
-            "chip.parts, leakage or the interval (mapping.replicas) smaller"
+            f"chip.parts, leakage or the interval ({_quicker(timed)}) smaller"
         )
     return ReadShare(rest_j=rest, read_power_w=left)
 
@@ -91,6 +91,10 @@ def _faster(timed: TimedPlan, slowest: str) -> str:
         more = "chip.digital.rows, columns or clock_hz" if limit == MULTIPLY else f"chip.digital.{limit}.bits"
         return f"give {longest!r} a larger {more}"
     return f"give {slowest!r} more copies (mapping.replicas), or a shorter drive.t_read_s"
+
+
+def _quicker(timed: TimedPlan) -> str:
+    return "mapping.replicas" if timed.n_arrays else "chip.digital"
 
 
 def check_budget(area_budget_m2: float) -> None:
