@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MOST_STAGES, MOST_LAYERS, MOST_COLOURS = 40, 24, 7
 LEAST_SHARE = 1e-3
 """Layers that take less of the energy are not drawn."""
+LEAST_BAR = 1.5e-3
+"""Width that a bar is drawn with at least, as a share of the run: narrower ones would vanish between pixels."""
 _TIMES = (("ps", 1e-12), ("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0))
 _ENERGIES = (("fJ", 1e-15), ("pJ", 1e-12), ("nJ", 1e-9), ("uJ", 1e-6), ("mJ", 1e-3), ("J", 1.0))
 _POWERS = (("nW", 1e-9), ("uW", 1e-6), ("mW", 1e-3), ("W", 1.0), ("kW", 1e3))
@@ -132,7 +134,7 @@ def plot_gantt(report: Run, ax: "Axes | None" = None) -> "Axes":
     symbol, unit = _unit(_TIMES, report.makespan_s)
     for stage, k in place.items():
         bars = report.bars[report.bars[:, 0] == stage]
-        spans = np.stack([bars[:, 1], bars[:, 2] - bars[:, 1]], axis=1) / unit
+        spans = np.stack([bars[:, 1], np.maximum(bars[:, 2] - bars[:, 1], report.makespan_s * LEAST_BAR)], axis=1) / unit
         ax.broken_barh([(float(a), float(b)) for a, b in spans], (k - 0.4, 0.8), facecolors=BLUE if k % 2 else SKY, linewidth=0)
     ax.set_yticks(range(len(working)), [short(report.stages[i].stage) for i in working], fontsize=8 if len(working) < 40 else 5)
     ax.set_ylim(len(working) - 0.4, -0.6)

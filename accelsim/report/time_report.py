@@ -196,7 +196,10 @@ class TimeReport(Report):
         """Return a table of the stages that work longest."""
         shown = sorted(self.stages, key=lambda row: -row.work_s)[:most]
         header = ["stage", "copies", "arrays", "work", "busy", "blocked", "starved", "peak / room", "slack"]
-        return columns_table(header, [_stage_row(row) for row in shown])
+        table = [_stage_row(row) for row in shown]
+        if any(row.limit for row in self.stages):
+            header, table = [*header, "limit"], [[*cells, row.limit or "-"] for cells, row in zip(table, shown)]
+        return columns_table(header, table)
 
     def __str__(self) -> str:
         from accelsim.report.base import text_table
