@@ -166,7 +166,7 @@ class _World:
             for e, k in zip(stage.inputs, places)
         ]
         is_first, service = not inputs, worker.service
-        held = stage.hold_ps.tolist() if stage.hold_ps is not None else [0] * size
+        held = _holds(stage, service)
         for image in range(self.n_images):
             ahead = image * size
             for token in range(size):
@@ -185,9 +185,9 @@ class _World:
                 if stage.holds:
                     if delay:
                         yield env.timeout(delay)
-                    start = yield from self._hold(stage.holds, held[token])
+                    start = yield from self._hold(stage.holds, held[ahead + token])
                     worker.start.append(start)
-                    spend = start + max(busy, held[token]) - self.now
+                    spend = start + busy - self.now
                     if spend:
                         yield env.timeout(spend)
                 else:
@@ -231,6 +231,15 @@ class _World:
         left = np.array([len(w.leave) for w in self.workers], np.int64)
         if np.any(left < [w.stage.n_tokens * self.n_images for w in self.workers]):
             raise DeadlockError(deadlock_message(self.graph, finished, left, self.n_images))
+
+
+def _holds(stage: Stage, service: list[int]) -> list[int]:
+    """Return for how long each token holds what is shared: the share of its service that it is on average."""
+    if stage.hold_ps is None:
+        return [0] * len(service)
+    share = np.divide(stage.hold_ps, stage.service_ps, out=np.zeros(stage.n_tokens), where=stage.service_ps > 0)
+    listed: list[int] = np.rint(np.tile(share, len(service) // stage.n_tokens) * service).astype(np.int64).tolist()
+    return listed
 
 
 def _services(stage: Stage, n_images: int, service: Service, rng: np.random.Generator) -> list[int]:
