@@ -237,7 +237,14 @@ def _devices(add: Add) -> None:
 def _memory(add: Add) -> None:
     verb = add("memory", "list energy-reliability laws and memory presets, or print one with its source")
     verb.add_argument("name", nargs="?", metavar="NAME")
-    verb.add_argument("--plot", metavar="PNG", help="draw energy over error rate into a new file; with NAME")
+    verb.add_argument("--plot", metavar="PNG", help="draw energy over error rate into a new file, with NAME; or, with --ecc, where it pays")
+    verb.add_argument("--ecc", metavar="KIND", help="say when it pays: secded, parity_zero, tripled_bits, separate_bits")
+    verb.add_argument("--data-bits", type=_natural, metavar="N", help="data bits of a word of secded (64)")
+    verb.add_argument("--protected", type=_natural, metavar="N", help="top bits that tripled_bits or separate_bits keep safer (1)")
+    verb.add_argument("--word-bits", type=_natural, metavar="N", help="bits of a number, in two's complement (8)")
+    verb.add_argument(
+        "--logic-rel", type=float, metavar="E", help="energy of encoder and decoder, a bit of a number, over the law's energy 1 (0)"
+    )
     _out_file(verb)
 
 

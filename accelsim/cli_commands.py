@@ -83,6 +83,10 @@ def _memory(options: argparse.Namespace) -> int:
     from accelsim.memories import LAWS, law_facts, law_of, laws_text, memory_facts, presets_text
     from devices import catalog
 
+    if options.ecc is not None:
+        return _protection(options)
+    if given := [flag for flag in _OF_ECC if getattr(options, flag) is not None]:
+        raise SpecError(f"--{given[0].replace('_', '-')}: of --ecc only; give --ecc too, e.g. --ecc secded")
     if options.plot is not None:
         _draw_memory(options.name, options.plot)
     if options.name is None:
@@ -99,16 +103,42 @@ def _memory(options: argparse.Namespace) -> int:
     return answer_or_file(options, text=text, record=head(options) | {"name": options.name, "toml": toml, "law": asdict(facts)})
 
 
+_OF_ECC = ("data_bits", "protected", "word_bits", "logic_rel")
+
+
+def _protection(options: argparse.Namespace) -> int:
+    """Say when a code pays, under one law or all."""
+    from accelsim.memories import LAWS, law_of
+    from accelsim.protection import code_name, protection, protection_facts, protection_text, protections_text
+    from devices.break_even import Protected
+    from devices.word_format import WordFormat
+
+    laws = LAWS if options.name is None else {options.name: law_of(options.name)}
+    word = WordFormat(n_bits=8 if options.word_bits is None else options.word_bits)
+    contests = {
+        name: Protected(
+            law=law, ecc=protection(law, options.ecc, data_bits=options.data_bits, n_protected=options.protected), word=word,
+            logic_rel=options.logic_rel or 0.0,
+        )
+        for name, law in laws.items()
+    }  # fmt: skip
+    facts = [protection_facts(name, protected) for name, protected in contests.items()]
+    if options.plot is not None:
+        from accelsim.plot.protection import plot_protection
+
+        _draw_new(options.plot, lambda axes: plot_protection(contests, code_name(next(iter(contests.values())).ecc), axes))
+    text = protection_text(facts[0]) if options.name is not None else protections_text(facts)
+    return answer_or_file(options, text=text, record=head(options) | {"protections": [asdict(f) for f in facts]})
+
+
 def _draw_memory(name: str | None, out: str) -> None:
     from accelsim.memories import law_of
     from accelsim.plot.memory_law import plot_reliability
 
     if name is None:
         raise SpecError("--plot: which one? give the name of a law or memory, e.g. `accelsim memory sram_14nm --plot law.png`")
-    if Path(out).exists():
-        raise RunFolderError(f"--plot: {out} is there already; give another name, or remove it first")
     law = law_of(name)
-    _draw(Path(out), lambda axes: plot_reliability(law, name, axes))
+    _draw_new(out, lambda axes: plot_reliability(law, name, axes))
 
 
 def _spec(options: argparse.Namespace) -> int:
@@ -445,9 +475,14 @@ def _draw_cell(name: str | None, out: str) -> None:
 
     if name is None:
         raise SpecError("--plot: which one? give the name of a preset, e.g. `accelsim devices pcm_nandakumar --plot cell.png`")
-    _check_new(out, flag="plot")
     cell = Accelerator.preset(name).cell
-    _draw(Path(out), lambda axes: plot_cell(cell, name, axes))
+    _draw_new(out, lambda axes: plot_cell(cell, name, axes))
+
+
+def _draw_new(out: str, plot: "Callable[[Axes], object]") -> None:
+    """Draw into a file that is not there yet."""
+    _check_new(out, flag="plot")
+    _draw(Path(out), plot)
 
 
 def _draw(path: Path, plot: "Callable[[Axes], object]") -> None:

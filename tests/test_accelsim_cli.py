@@ -485,6 +485,38 @@ def test_memory_lists_laws_with_their_references_and_prints_one(cli: Cli) -> Non
     assert "nearest: sram_14nm" in err
 
 
+def test_memory_says_when_a_code_pays(cli: Cli, tmp_path: Path) -> None:
+    drawn = tmp_path / "pays.png"
+    code, out, _ = cli("memory", "sram_14nm", "--ecc", "secded", "--plot", str(drawn))
+    assert code == 0
+    assert "SECDED (72, 64)" in out
+    assert "below 0.000213 (3.21e-06 left). Closed form: 0.000215." in out
+    assert drawn.stat().st_size > 10_000
+    every = cli("memory", "--ecc", "secded")[1]
+    assert all(name in every for name in ("exponential_published", "sram_14nm, fit = poster"))
+    record = json.loads(cli("memory", "exponential", "--ecc", "secded", "--logic-rel", "0.05", "--json")[1])["protections"][0]
+    assert record["spans"][0]["to_p"] == pytest.approx(4.19e-3, rel=1e-2)
+    assert record["closed_form_p"] == pytest.approx(4.18e-3, rel=1e-2)
+    assert [c["left_p"] for c in record["compared"]] == pytest.approx([10.0**-n for n in range(2, 13)])
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (("--ecc", "secdec"), "nearest: secded"),
+        (("--data-bits", "8"), "--data-bits: of --ecc only"),
+        (("--ecc", "parity_zero", "--data-bits", "8"), "of secded only"),
+        (("--ecc", "secded", "--protected", "1"), "of tripled_bits and separate_bits only"),
+        (("--ecc", "secded", "--logic-rel", "-1"), "logic_rel: -1"),
+        (("dram_ddr3", "--ecc", "secded"), "nothing for a code to save"),
+    ],
+)
+def test_wrong_questions_about_codes_are_refused(cli: Cli, ask: tuple[str, ...], said: str) -> None:
+    code, _, err = cli("memory", *ask)
+    assert code == 2
+    assert said in err
+
+
 def test_memory_draws_a_law(cli: Cli, tmp_path: Path) -> None:
     picture = tmp_path / "law.png"
     assert cli("memory", "sram_14nm", "--plot", picture)[0] == 0

@@ -66,6 +66,10 @@ PICTURES: dict[str, Picture] = {
         shows="What a memory's errors save: energy over error rate.",
         commands=("accelsim memory sram_14nm --plot memory.png",), made="memory.png",
     ),
+    "protection": Picture(
+        shows="When a code pays: its energy over that of a bare memory with as many wrong bits, under each law.",
+        commands=("accelsim memory --ecc secded --plot protection.png",), made="protection.png",
+    ),
 }  # fmt: skip
 
 

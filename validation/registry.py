@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from validation import chips, joint, memory, specs
+from validation import chips, ecc, joint, memory, specs
 from validation.moved import Rule
 from validation.networks import EXTERNAL, DataMissingError
 from validation.tables import AGREEMENT, CLOSURES, DEEP, QUICK, Row, Study, agreement_table, judged, read_rows, resumed_table, write_rows
@@ -85,6 +85,11 @@ def _joint(order: Order, tell: Tell) -> list[Row]:
     if order.quick:
         options = {"networks": order.networks or joint.NETWORKS[-1:], "budgets_rel": joint.BUDGETS_REL[1:2], "n_images": 8}
     return resumed_table(order.out / "joint.csv", joint.joint_table, tell=tell, n_rows=1, **options)
+
+
+def _ecc(order: Order, tell: Tell) -> list[Row]:
+    n_sampled = 50_000 if order.quick else ecc.N_SAMPLED
+    return resumed_table(order.out / "ecc.csv", ecc.ecc_table, tell=tell, n_rows=1, n_sampled=n_sampled)
 
 
 def _chips(order: Order, tell: Tell) -> list[Row]:
@@ -178,6 +183,10 @@ TABLES: dict[str, Table] = {
     "memory": Table(
         says="predicted over sampled MSE of networks in memories that err", make=_memory,
         rule=Rule(key=("cell",), value="ratio", se_rel="se_rel", words=("within", "valid")), judge=memory.judged,
+    ),
+    "ecc": Table(
+        says="where codes pay under each law of memory: closed forms, roots, decoded words and scans", make=_ecc,
+        rule=Rule(key=("cell",), words=("pays",), numbers=("*",), tolerance_rel=0.01), judge=ecc.judged,
     ),
     "chips": Table(
         says="accuracy, causes and power of the presets of whole chips", make=_chips, judge=_not_valid,
