@@ -26,6 +26,7 @@ from accelsim import (
     simulate,
 )
 from accelsim.chip import Chip, rollup
+from accelsim.cli import main
 from accelsim.ledger import inferences_per_second
 from accelsim.page.document import page_of
 from accelsim.timing import mapping
@@ -408,6 +409,23 @@ use = "digital_45nm"
 error_rate_p = 3e-6
 law = { kind = "exponential" }
 """
+
+
+def test_a_profile_written_by_hand_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Layers at voltages of their own: the memory takes sum of n v^2 times what a bit takes at the lowest voltage without errors."""
+    volts = {"conv1": 1.0, "conv2": 0.95, "fc1": 0.9, "fc2": 0.97}
+    layers = "".join(f'[layers."{name}"]\nmemory.weights.v_rel = {v}\n' for name, v in volts.items())
+    head = 'schema = 1\nname = "hand"\nuse = "digital_45nm"\n[memory.weights]\nuse = "sram_14nm"\nread_energy_j = "0.1 pJ"\nv_rel = 1.0\n'
+    (tmp_path / "hand.toml").write_text(head + layers)
+    network, samples = load_embedded("fashion_cnn")
+    np.savez(tmp_path / "x.npz", x=samples.x[:8])
+    arguments = ["fashion_cnn", "--spec", str(tmp_path / "hand.toml"), "--inputs", str(tmp_path / "x.npz"), "--seed", "1", "--json"]
+    assert main(["evaluate", *arguments]) == 0
+    told = json.loads(capsys.readouterr().out)
+    sizes = {node.name: node.operator.weights.size for _, node in network.matrix_layers()}  # type: ignore[attr-defined]
+    by_hand = sum(sizes[name] * 8 * v**2 * 0.1e-12 for name, v in volts.items())
+    assert told["energy_by_component"]["memory_weights"] == pytest.approx(by_hand, rel=1e-9)
+    assert told["predicted"]["power_by_component"]["memories"] == pytest.approx(by_hand / 8.34e-6, rel=1e-9)  # at the engine's rate
 
 
 def test_an_energy_budget_without_any_crossbar_is_met_in_the_ledger() -> None:

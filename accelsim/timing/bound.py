@@ -19,7 +19,7 @@ from accelsim.timing.graph import Edge, Stage, TokenGraph
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """Least times of a graph, picoseconds: between images, of one image, and the stage or shared thing that sets the interval.
+    """Least times of a graph, picoseconds: between images, of one image, and the stage or shared thing that has most to do.
 
     `round_ps` is r_s, by stage: 0 for those that wait for no image before.
     """
@@ -43,12 +43,10 @@ def bound(graph: TokenGraph) -> Bound:
     head, tail, rounds = _heads(graph), _tails(graph), _rounds(graph)
     work: dict[str, float] = {stage.name: stage.work_ps for stage in graph.stages}
     work |= graph.shared_work_ps()
-    for stage, least in zip(graph.stages, rounds):
-        name = stage.holds[0] if stage.holds else stage.name
-        work[name] = max(work[name], least)
     slowest = max(work, key=lambda name: work[name])
     latency = max(h + s.work_ps + t for h, s, t in zip(head, graph.stages, tail))
-    return Bound(interval_ps=work[slowest], latency_ps=latency, bottleneck=slowest, head_ps=head, tail_ps=tail, round_ps=rounds)
+    interval = max(work[slowest], *rounds)
+    return Bound(interval_ps=interval, latency_ps=latency, bottleneck=slowest, head_ps=head, tail_ps=tail, round_ps=rounds)
 
 
 def _heads(graph: TokenGraph) -> tuple[int, ...]:
