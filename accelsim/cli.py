@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from accelsim._version import __version__
-from accelsim.cli_terminal import printable, say, show_warning
+from accelsim.cli_terminal import heard, printable, say, show_warning
 from devices.base.errors import AccelsimError
 
 FINE, NO, BAD_INPUT, BUG, INTERRUPTED = 0, 1, 2, 70, 130
@@ -68,7 +68,8 @@ def _run(options: argparse.Namespace) -> int:
     from accelsim import cli_commands  # numerical libraries are slow to import, and --help needs none
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where there is no home directory for its settings
-    return cli_commands.VERBS[options.verb](options)
+    with heard(options.verb):
+        return cli_commands.VERBS[options.verb](options)
 
 
 def _report_bug() -> None:
@@ -101,10 +102,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, whose complaints repeat what was typed: without control characters."""
+    """argparse, whose complaints repeat what was typed, without control characters, and say where help is."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        begin = "; `accelsim demo` shows what it does" if message.endswith("required: VERB") else ""
+        super().error(printable(f"{message} (`{self.prog} --help` tells what there is{begin})"))
 
 
 def _demo(add: Add) -> None:

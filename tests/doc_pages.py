@@ -6,6 +6,7 @@ page in its order, in one folder. `:class: not-run` is an illustration. On other
 
 import contextlib
 import io
+import linecache
 import re
 import shlex
 from collections.abc import Iterator
@@ -86,8 +87,13 @@ def type_page(page: Path, *, known: dict[str, Any]) -> Iterator[tuple[str, int, 
         elif block.language == "console":
             yield from (_typed(command) for command in commands_of(block))
         elif block.language == "python":
-            with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(block.text, page.name, "exec"), known)
+            _run_python(block, name=f"<{page.name}, {len(linecache.cache)}>", known=known)
+
+
+def _run_python(block: Block, *, name: str, known: dict[str, Any]) -> None:
+    linecache.cache[name] = len(block.text), None, block.text.splitlines(keepends=True), name  # functions have a source, as in a file
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(block.text, name, "exec"), known)
 
 
 def _typed(command: Command) -> tuple[str, int, str]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -416,6 +417,34 @@ def test_a_warning_is_one_line_without_its_source(capsys: pytest.CaptureFixture[
 
     show_warning(RuntimeWarning("kernels are\nnot kept"), RuntimeWarning, "somewhere.py", 12)
     assert capsys.readouterr().err == "note: kernels are not kept\n"
+
+
+@pytest.mark.parametrize(("silences_s", "is_told"), [((0.05,), True), ((60.0,), False)])
+def test_long_silence_is_broken(silences_s: tuple[float, ...], is_told: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    from accelsim.cli_terminal import heard
+
+    with heard("predict", silences_s):
+        time.sleep(0.5)
+    err = capsys.readouterr().err
+    assert err.startswith("... predict: at work for 0 s; a first run compiles for some seconds\n") == is_told
+    assert err.count("compiles") == is_told
+
+
+def test_nothing_is_said_into_an_open_line_of_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelsim.cli_terminal import Line, heard
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    line = Line()
+    with heard("predict", (0.05,)):
+        line.tell("half")
+        time.sleep(0.3)
+        assert capsys.readouterr().err == f"\r{'half':<70}"
+        line.close()
+
+
+def test_what_is_missing_says_where_help_is(cli: Cli) -> None:
+    assert "`accelsim demo` shows what it does" in cli()[2]
+    assert cli("predict")[2].strip().endswith("required: NET (`accelsim predict --help` tells what there is)")
 
 
 # as users start it

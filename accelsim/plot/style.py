@@ -32,7 +32,7 @@ def axes_for(ax: "Axes | None", *, width: float = 7.0, height: float = 4.2) -> "
 
 
 def title(ax: "Axes", text: str, *, note: str = "") -> None:
-    """Write what the picture says, flush left, with a smaller line below it."""
+    """Write what the picture says, flush left, with a smaller line below it, whose `gid` is `note`."""
     size = 11 if len(text) <= 50 else 9
     ax.set_title(plain(_cut(text, MAX_TITLE)), loc="left", fontsize=size, fontweight="bold", pad=21 if note else 6)
     if note:
@@ -45,6 +45,7 @@ def title(ax: "Axes", text: str, *, note: str = "") -> None:
             fontsize=9,
             color="0.3",
             va="bottom",
+            gid="note",
         )
 
 
