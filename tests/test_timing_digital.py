@@ -36,7 +36,8 @@ from accelsim.timing.energy import image_ledger, leakage
 from accelsim.timing.graph import PS
 from accelsim.timing.grid import Grid, Reach, Span, needs
 from accelsim.timing.mapping import TimedPlan, map_in_time
-from accelsim.timing.recurrence import recurrence
+from accelsim.timing.recurrence import Times, recurrence
+from accelsim.timing.simulate import times_of
 from accelsim.timing.systolic import gemm_cycles, groups_of, layer_cycles, systolic_cycles
 from accelsim.timing.trace import chrome_trace
 from accelsim.values_in_memory import accesses_of
@@ -212,6 +213,17 @@ def test_engines_are_in_order_on_mixed_networks(seed: int) -> None:
     assert moving[1] == pytest.approx(moving[2], rel=1e-12)
 
 
+def max_at_once(times: Times) -> int:
+    """Return the most layers that a run's engine had at one time."""
+    changes = []
+    for i, stage in enumerate(times.graph.stages):
+        if ENGINE in stage.holds and stage.hold_ps is not None:
+            starts = times.start[i].tolist()
+            holds = np.tile(stage.hold_ps, times.n_images).tolist()
+            changes += [(a, 1) for a in starts] + [(a + h, -1) for a, h in zip(starts, holds)]
+    return int(max(np.cumsum([step for _, step in sorted(changes)])))
+
+
 def test_two_runs_of_layers_wait_for_one_engine() -> None:
     plan = mixed(["conv1", "fc1"], "chip.digital.rows=1", "chip.digital.columns=1", "chip.bus_bits=none", net="fashion_cnn")
     timed = map_in_time(plan)
@@ -220,6 +232,9 @@ def test_two_runs_of_layers_wait_for_one_engine() -> None:
     report = simulate(plan, engine="des")
     assert report.waited_s[ENGINE] > 0.0
     assert any(ENGINE in line for line in simulate(plan).provenance.warnings)
+    times, alone = times_of(plan, engine="des"), times_of(plan)
+    assert max_at_once(times) == 1
+    assert max_at_once(alone) == 2  # the recurrence knows no contention between runs
     works = {row.stage: row.work_s for row in report.stages}
     assert report.ii_s >= works["conv1"] + works["fc1"] - 1e-12
     one = mixed(["fc1"], "chip.bus_bits=none", "chip.off_chip=none", net="fashion_cnn")
