@@ -29,6 +29,8 @@ from accelsim.chip import Chip, rollup
 from accelsim.cli import main
 from accelsim.ledger import inferences_per_second
 from accelsim.page.document import page_of
+from accelsim.report.record_codec import arrays_of, decoded, encoded
+from accelsim.report.time_report import TimeReport
 from accelsim.timing import mapping
 from accelsim.timing.budgets import check_latency, rest_of
 from accelsim.timing.digital import ENGINE, engine_s, limits_ps, runs_of, streamed
@@ -41,6 +43,7 @@ from accelsim.timing.simulate import times_of
 from accelsim.timing.systolic import gemm_cycles, groups_of, layer_cycles, systolic_cycles
 from accelsim.timing.trace import chrome_trace
 from accelsim.values_in_memory import accesses_of
+from devices.base.errors import RunFolderError
 from validation.networks import DataMissingError, data_folder
 from workloads.operators.matrix import Conv, MatrixOperator
 
@@ -518,6 +521,21 @@ def test_engines_that_nobody_uses_are_on_the_chip_all_the_same() -> None:
     assert report.area_m2 - bare.area_m2 == pytest.approx(128 * 500e-12)
     assert report.multipliers_work == 0.0
     assert isinstance(plan.accelerator.chip, Chip)
+
+
+def test_records_written_before_there_were_engines_are_read() -> None:
+    report = simulate(digital(), images=1)
+    raw, arrays = json.loads(json.dumps(encoded(report))), arrays_of(report)
+    for name in ("n_multipliers", "multipliers_work"):
+        del raw[name]
+    for stage in raw["stages"]:
+        del stage["limit"]
+    old = decoded(TimeReport, raw, arrays=arrays)
+    assert (old.n_multipliers, old.multipliers_work, old.stages[0].limit) == (0, None, None)
+    assert old.energy_j == report.energy_j
+    del raw["energy_j"]
+    with pytest.raises(RunFolderError, match="energy_j"):
+        decoded(TimeReport, raw, arrays=arrays)
 
 
 def test_reports_print_draw_save_and_load(tmp_path: Path) -> None:
