@@ -83,7 +83,7 @@ def _memory(order: Order, tell: Tell) -> list[Row]:
 def _joint(order: Order, tell: Tell) -> list[Row]:
     options: dict[str, Any] = {"networks": order.networks or joint.NETWORKS}
     if order.quick:
-        options = {"networks": order.networks or joint.NETWORKS[-1:], "budgets_rel": joint.BUDGETS_REL[1:2], "n_images": 8}
+        options = {"networks": order.networks or joint.NETWORKS[-1:], "budgets_rel": joint.BUDGETS_REL[1:2], "most_images": 8}
     return resumed_table(order.out / "joint.csv", joint.joint_table, tell=tell, n_rows=1, **options)
 
 
