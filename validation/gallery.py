@@ -14,15 +14,28 @@ WIDTH = 1050
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One picture: what it shows, the commands that draw it, and the file that it is then in."""
+    """One picture: what it shows, the commands that draw it, the file that it is then in, and a file that the commands read."""
 
     shows: str
     commands: tuple[str, ...]
     made: str
+    file: str = ""
+    text: str = ""
 
 
 PREDICT = "accelsim predict fashion_cnn --seed 7 --set cell.error_rel=0.005 --out predicted"
 SIMULATE = "accelsim simulate fashion_resnet --spec isaac --out simulated"
+GRID = """\
+schema = 1
+network = "fashion_cnn"
+spec = "memse"
+seed = 7
+[axes]
+cell.programming.error_rel = [0.002, 0.005, 0.01]
+mapping.g_used_siemens = { low = "5 uS", high = "25 uS", n = 9 }
+[options]
+method = "adjoint"
+"""
 PICTURES: dict[str, Picture] = {
     "error": Picture(
         shows="Where the error comes from: each cause and each layer alone.", commands=(PREDICT,), made="predicted/figure.png",
@@ -58,6 +71,11 @@ PICTURES: dict[str, Picture] = {
     "roofline": Picture(
         shows="Each layer under the roofs of arrays and buses.", commands=(SIMULATE,), made="simulated/figure_roofline.png",
     ),
+    "sweep": Picture(
+        shows="An answer over two fields of a spec, as lines; where the second has many values, as a map.",
+        commands=("accelsim sweep grid.toml --out swept", "accelsim collect swept --plot sweep.png"),
+        made="sweep.png", file="grid.toml", text=GRID,
+    ),
     "cell": Picture(
         shows="What a cell does to what is asked of it, now and after a day.",
         commands=("accelsim devices pcm_nandakumar --plot cell.png",), made="cell.png",
@@ -79,6 +97,8 @@ def draw(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
         for name, picture in PICTURES.items():
+            if picture.file:
+                Path(picture.file).write_text(picture.text, encoding="utf-8")
             for command in picture.commands:
                 if not Path(picture.made).exists():
                     _run(command)
@@ -115,6 +135,10 @@ def page() -> str:
     return head + "".join(_entry(name, picture) for name, picture in PICTURES.items())
 
 
+def _indented(text: str) -> str:
+    return "".join(f"   {line}\n" for line in text.splitlines())
+
+
 def _entry(name: str, picture: Picture) -> str:
     commands = "\n".join(f"   {command}" for command in picture.commands)
     where = f"``{picture.made}``" if "/" in picture.made else "the picture itself"
@@ -123,6 +147,7 @@ def _entry(name: str, picture: Picture) -> str:
         f"\n.. _picture-{name}:\n",
         f"{name.capitalize()}\n{'-' * len(name)}\n",
         f"{picture.shows} It is {where}.\n",
+        *([f".. code-block:: toml\n   :caption: {picture.file}\n\n{_indented(picture.text)}"] if picture.file else []),
         f".. code-block:: sh\n\n{commands}\n",
         f".. image:: pictures/{name}.png\n   :alt: {alt}\n   :width: 100%\n",
     )
