@@ -10,7 +10,6 @@ from doc_pages import ROOT, Block, blocks_of, commands_of, readme_commands, type
 from matplotlib import pyplot
 
 from accelsim.cli import parser
-from validation.gallery import PICTURES
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.rst"))
@@ -53,20 +52,6 @@ def test_a_command_that_is_wrong_is_found() -> None:
 def test_an_exit_code_that_is_promised_is_read() -> None:
     block = Block(language="console", options={}, text="$ accelsim collect a    # exit code 1, for want\n$ accelsim collect a\n")
     assert [command.code for command in commands_of(block)] == [1, 0]
-
-
-@pytest.mark.parametrize("name", sorted(PICTURES))
-def test_a_picture_of_the_gallery_stands_beside_the_command_that_draws_it(name: str) -> None:
-    page = (DOCS / "gallery.rst").read_text(encoding="utf-8")
-    section = page.split(f".. _picture-{name}:")[1].split(".. _picture-")[0]
-    assert f"pictures/{name}.png" in section
-    assert all(command in section for command in PICTURES[name].commands)
-    assert (DOCS / "pictures" / f"{name}.png").is_file()
-
-
-def test_every_picture_of_the_documentation_is_shown() -> None:
-    shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    assert [path.name for path in (DOCS / "pictures").iterdir() if path.name not in shown] == []
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_the_gallery_is_what_its_list_says() -> None:
 
 
 def test_every_picture_is_kept_and_shown() -> None:
-    shown = "".join(path.read_text(encoding="utf-8") for path in DOCS.glob("*.rst"))
+    shown = "".join(path.read_text(encoding="utf-8") for path in DOCS.rglob("*.rst"))
     kept = {path.stem for path in (DOCS / "pictures").glob("*.png")}
     assert set(PICTURES) <= kept
     assert [name for name in kept if f"pictures/{name}.png" not in shown] == []
