@@ -48,8 +48,11 @@ def _guarded(options: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINE
-    except (AccelsimError, OSError) as error:
+    except AccelsimError as error:
         say(f"accelsim: error: {error}")
+        return BAD_INPUT
+    except OSError as error:
+        say(f"accelsim: error: {_system(error)}")
         return BAD_INPUT
     except MemoryError as error:
         say(f"accelsim: error: not enough memory ({error or 'no more is given'}); give fewer or smaller inputs, or choose --method adjoint")
@@ -60,6 +63,14 @@ def _guarded(options: argparse.Namespace) -> int:
     except Exception:  # noqa: BLE001  what ends here is our bug
         _report_bug()
         return BUG
+
+
+def _system(error: OSError) -> str:
+    """Return what the system refused, and of which file, in at most two lines."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    name = str(error.filename)
+    return f"{name if len(name) <= 200 else f'{name[:80]}...{name[-80:]}'}: {error.strerror}"
 
 
 def _run(options: argparse.Namespace) -> int:

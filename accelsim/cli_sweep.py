@@ -102,7 +102,10 @@ def collect_verb(options: argparse.Namespace) -> int:
         _draw(report, options)
     if options.out is not None:
         save_report(report, options.out, command=options.command_line, figure=bool(report.done))
-    write_table(Path(options.folder), report)
+    try:
+        write_table(Path(options.folder), report)
+    except RunFolderError as error:  # somebody else's folder, or a full disk: the answer is there all the same
+        say(f"note: the folder's table.csv is as it was: {error}")
     answer(options, text=str(report), record=report.to_json_dict())
     if report.missing:
         say(f"{len(report.missing)} of {len(report.points)} points are missing: run the sweep again, which computes only these")

@@ -381,6 +381,30 @@ def test_pandas_xarray_and_parquet_hold_the_same_numbers(tmp_path: Path) -> None
     random = small_sweep(axes={"cell.error_rel": Span(low=0.001, high=0.01)}, design="random", n_points=3).to_xarray()
     assert random["mse"].dims == ("point",)
     assert random["cell.error_rel"].dims == ("point",)
+    points = [{"mapping.levels": 16, "run.method": "adjoint"}, {"mapping.levels": None, "run.method": "sketched"}]
+    mixed = small_sweep(axes=None, points=points, options={}).to_xarray()
+    np.testing.assert_array_equal(mixed["mapping.levels"], [16.0, np.nan])  # numbers: a netCDF file holds no objects
+    assert list(mixed["run.method"].values) == ["adjoint", "sketched"]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([1, 2], [1, 2]), ([1, None], [1, float("nan")]), ([None, None], ["none", "none"]), (["a", None], ["a", "none"]),
+        ([True, False], [True, False]), ([True, 2], ["true", "2"]), ([[1, 2], "a"], ["[1, 2]", "a"]),
+    ],
+)  # fmt: skip
+def test_a_coordinate_is_of_one_kind(values: list[Any], found: list[Any]) -> None:
+    from accelsim.report.sweep_point import coordinate
+
+    assert str(coordinate(values)) == str(found)
+
+
+def test_none_is_a_value_in_tables_and_a_wrong_point_is_numbered() -> None:
+    report = small_sweep(axes={"mapping.levels": [16, None]})
+    assert [row[0] for row in report.table()[1]] == ["16", "none"]
+    with pytest.raises(SpecError, match=r"points\[1\]: mapping.levels: 1: need levels >= 2"):
+        small_sweep(axes=None, points=[{"mapping.levels": 16}, {"mapping.levels": 1}])
 
 
 def test_a_sweep_is_drawn_over_one_axis_two_and_as_dots() -> None:

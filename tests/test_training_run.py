@@ -1,10 +1,13 @@
 """Training itself: the same bits for the same seed, whatever interrupts it; faults as promised; budgets held."""
 
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +128,72 @@ def test_a_checkpoint_of_another_question_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(RunFolderError, match="not a checkpoint"):
         train(short, blobs(), seed=SEED, checkpoint=path)
+
+
+class Code:
+    """A pickle that runs code."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("EXECUTED",)
+
+
+SHORT = recipe_for(Reliable(), schedule=Schedule(n_epochs=1, batch_size=64, shift_pixels=0))
+
+
+def _changed(state: dict[str, Any], path: tuple[Any, ...], value: Any) -> None:
+    for name in path[:-1]:
+        state = state[name]
+    state[path[-1]] = value(state.get(path[-1])) if callable(value) else value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("network",), 3, "network: no table"), (("network", "LATENT"), lambda t: t[None], "not as this network has it"),
+        (("network", "LATENT"), lambda t: t * float("nan"), "not as this network has it"),
+        (("network", "LATENT"), lambda t: t.double(), "not as this network has it"),
+        (("network", "other"), lambda _: torch.zeros(1), "network: other"), (("optimizer",), None, "optimizer: not one's state"),
+        (("optimizer", "state", 0), lambda held: {**held, "exp_avg": torch.zeros(3)}, "optimizer: exp_avg of parameter 0"),
+        (("optimizer", "state", 0), lambda held: {}, "parameter 0: parts are missing"),
+        (("optimizer", "param_groups", 0, "weight_decay"), float("nan"), "optimizer: set otherwise"),
+        (("optimizer", "param_groups", 0, "lr"), "x", "optimizer: set otherwise"), (("numbers",), {}, "numbers: not those"),
+        (("numbers", "step"), 1.5, "step: float"), (("numbers", "step"), -1, "step: -1"),
+        (("numbers", "multiplier"), float("inf"), "multiplier: inf"),
+        (("numbers", "history"), [{"a": "b"}], "history: rows"), (("rates", "theta"), lambda t: t.float(), "rates: of another kind"),
+        (("rates", "group"), lambda t: t + 99, "rates: group: no such group"), (("n_rate_steps",), "x", "n_rate_steps: x"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_no_training_has_left_is_refused(tmp_path: Path, path: tuple[Any, ...], value: Any, said: str) -> None:
+    file = tmp_path / "a.pt"
+    train(SHORT, blobs(), seed=SEED, checkpoint=file)
+    state = torch.load(file, weights_only=True)
+    latent = next(name for name in state["network"] if name.endswith("latent"))
+    _changed(state, tuple(latent if name == "LATENT" else name for name in path), value)
+    torch.save(state, file)
+    with pytest.raises(RunFolderError, match=re.escape(said)):
+        train(SHORT, blobs(), seed=SEED, checkpoint=file)
+
+
+def test_a_checkpoint_is_read_without_running_code_or_leaving_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "run" / "a.pt"
+    file.parent.mkdir()
+    for content in (pickle.dumps(Code()), b"", pickle.dumps({"key": Code()})):
+        file.write_bytes(content)
+        with pytest.raises(RunFolderError, match="not a checkpoint of a training"):
+            train(SHORT, blobs(), seed=SEED, checkpoint=file)
+    torch.save({"key": Code()}, file)
+    with pytest.raises(RunFolderError, match="not a checkpoint of a training"):
+        train(SHORT, blobs(), seed=SEED, checkpoint=file)
+    file.rename(tmp_path / "b.pt")
+    file.symlink_to(tmp_path / "b.pt")
+    with pytest.raises(RunFolderError, match="leads out of"):
+        train(SHORT, blobs(), seed=SEED, checkpoint=file)
+    assert not (tmp_path / "EXECUTED").exists()
+    with zipfile.ZipFile(tmp_path / "b.pt") as archive:
+        inside = archive.read(next(name for name in archive.namelist() if name.endswith("pkl")))
+    pickle.loads(inside)  # negative control: this is what would have run
+    assert (tmp_path / "EXECUTED").exists()
 
 
 def test_weights_of_another_network_are_no_start() -> None:

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from accelsim import Accelerator, SpecError
+from accelsim import Accelerator, RunFolderError, SpecError
 from accelsim.cli import main
-from validation.fuzz import child, oracle
+from validation.fuzz import child, oracle, questions
 from validation.fuzz.cases import Case, write_case
 from validation.fuzz.sound import Runs, write_sound
 
@@ -275,3 +275,96 @@ def test_what_was_typed_comes_back_without_control_characters(cli: Cli) -> None:
     code, out, err = cli("devices", "memse", "--x\x1b[31m\x7f")
     assert (code, out) == (2, "")
     assert all(c.isprintable() or c == "\n" for c in err)
+
+
+# what came with sweeps, searches and checkpoints
+
+
+TRIALS = ("--max-trials", 32, "--threads", 1, "--checkpoint", "trials.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("losses", lambda a: a[:-1], "controls: float64"), ("controls", lambda a: a[:, None], "controls: float64"),
+        ("losses", lambda a: a * np.nan, "losses: numbers that no trial gives"), ("weights", lambda a: -a, "weights: numbers"),
+        ("powers", lambda a: a.astype("<f4"), "powers: float32"), ("correct_by_image", lambda a: a[:3], "correct_by_image: float64"),
+        ("bases", lambda a: np.full_like(a, 1e300), "bases: numbers"), ("losses", lambda a: a.astype(object), "never read"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_trials_holds_what_trials_give(cli: Cli, name: str, change: Callable[[Any], Any], said: str) -> None:
+    assert cli("validate", "tiny.onnx", *ASK, *TRIALS)[0] in (0, 1)
+    with np.load("trials.npz") as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    np.savez("trials.npz", **(arrays | {name: change(arrays[name])}))
+    _refused(cli("validate", "tiny.onnx", *ASK, *TRIALS), "trials.npz", said, "remove it or give another path")
+
+
+def test_a_checkpoint_of_trials_that_unpacks_into_gigabytes_is_refused_before_it_is_read(cli: Cli) -> None:
+    assert cli("validate", "tiny.onnx", *ASK, *TRIALS)[0] in (0, 1)
+    Path("trials.npz").write_bytes(questions.with_bomb(Path("trials.npz").read_bytes(), "losses", n=60_000_000))
+    _refused(cli("validate", "tiny.onnx", *ASK, *TRIALS), "trials.npz is not a checkpoint of trials", "are read")
+
+
+def test_a_sweeps_folder_reads_nothing_elsewhere_and_is_named(cli: Cli, tmp_path: Path) -> None:
+    Path("sweep.toml").write_text(questions.SWEEP)
+    assert cli("sweep", "sweep.toml", "--out", "grid")[0] == 0
+    (tmp_path / "secret").write_text("{}")
+    point = next((tmp_path / "grid" / "points").glob("*.json"))
+    for file in (tmp_path / "grid" / "sweep.json", point):
+        kept = file.read_bytes()
+        file.unlink()
+        file.symlink_to(tmp_path / "secret")
+        for verb in (("collect", "grid"), ("report", "grid")):
+            _refused(cli(*verb), "grid", "leads out of")
+        file.unlink()
+        file.write_bytes(kept[:-20])
+        _refused(cli("collect", "grid"), "grid")
+        file.write_bytes(kept)
+    (tmp_path / "grid" / "command.json").unlink()
+    (tmp_path / "grid" / "command.json").symlink_to(tmp_path / "secret")
+    _refused(cli("report", "grid"), "grid: command.json is a link that leads out")
+    assert cli("sweep", "sweep.toml", "--out", "grid")[0] == 0  # which writes it anew, and not through the link
+    assert (tmp_path / "secret").read_text() == "{}"
+    assert not (tmp_path / "grid" / "command.json").is_symlink()
+
+
+def test_a_page_of_what_is_no_run_names_it(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    _refused(cli("report", "other"), "other: not a run folder")
+
+
+def test_a_name_that_the_system_refuses_is_told_shortly(cli: Cli) -> None:
+    Path("sweep.toml").write_text(questions.SWEEP.replace("tiny.npz", "x" * 5000))
+    code, out, err = cli("sweep", "sweep.toml")
+    assert (code, out) == (2, "")
+    assert len(err) < 600
+    assert "xxx" in err
+
+
+def test_the_answer_of_a_folder_that_cannot_be_written_is_shown(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelsim.report import sweep_folder
+
+    Path("sweep.toml").write_text(questions.SWEEP)
+    assert cli("sweep", "sweep.toml", "--out", "grid")[0] == 0
+
+    def full(*_: object) -> None:
+        raise RunFolderError("cannot write grid/table.csv: No space left on device; give a writable place with room")
+
+    monkeypatch.setattr(sweep_folder, "write_table", full)
+    code, out, err = cli("collect", "grid")
+    assert code == 0
+    assert "least mse_rel" in out
+    assert "note: the folder's table.csv is as it was: cannot write grid/table.csv" in err
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelsim.report.files import write_whole
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(RunFolderError, match=r"cannot write .*a\.json: Read-only file system; give a writable place"):
+        write_whole(tmp_path / "a.json", b"{}")

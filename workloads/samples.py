@@ -3,7 +3,7 @@
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -110,9 +110,28 @@ def read_arrays(path: str | Path) -> dict[str, NDArray]:
     path = Path(path)
     if not path.is_file():
         raise SamplesError(no_file("samples", path, lever="give the path of an .npz file with x and, where known, y"))
+    return _read_npz(path, _read_members)
+
+
+def read_named(path: Path, names: Sequence[str], *, most_bytes: int) -> dict[str, NDArray]:
+    """Return arrays of an `.npz` file by their names, each of at most so many bytes; SamplesError as for samples."""
+
+    def members(archive: zipfile.ZipFile, name: str) -> dict[str, NDArray]:
+        infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        missing = [key for key in names if key not in infos]
+        if missing:
+            raise SamplesError(f"{name} has no {', '.join(missing)}")
+        for key in names:
+            _check_member(archive, infos[key], label=f"{key} in {name}", most_bytes=most_bytes)
+        return {key: _read_array(archive, infos[key], label=f"{key} in {name}") for key in names}
+
+    return _read_npz(path, members)
+
+
+def _read_npz(path: Path, read: Callable[[zipfile.ZipFile, str], dict[str, NDArray]]) -> dict[str, NDArray]:
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = _read_members(archive, path.name)
+            arrays = read(archive, path.name)
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise SamplesError(f"{path.name} is not an .npz file, or is damaged; write it by numpy.savez(path, x=x, y=y)") from error
     except OSError as error:
@@ -134,7 +153,7 @@ def _read_members(archive: zipfile.ZipFile, name: str) -> dict[str, NDArray]:
     return {key: _read_array(archive, info, label=f"{key} in {name}") for key, info in wanted.items()}
 
 
-def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, label: str) -> None:
+def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, label: str, most_bytes: int | None = None) -> None:
     """Compare what the array's header declares with what the archive holds, before any of it is read."""
     try:
         with archive.open(info) as member:
@@ -151,8 +170,9 @@ def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, label: str
     if min(shape, default=0) < 0 or declared != stored or info.file_size > MAX_EXPANSION * packed:
         shown = f"{stored} are stored" if declared != stored else f"{packed} bytes are there to unpack"
         raise SamplesError(f"{label} declares {dtype} {shape}, {declared:.3g} bytes, but {shown}; the file is damaged")
-    if declared > MAX_BYTES:
-        raise SamplesError(f"{label} has {declared:.3g} bytes; at most {MAX_BYTES} are read; split the file")
+    limit = MAX_BYTES if most_bytes is None else most_bytes
+    if declared > limit:
+        raise SamplesError(f"{label} has {declared:.3g} bytes; at most {limit} are read; split the file")
 
 
 def _stored_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:

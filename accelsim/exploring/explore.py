@@ -20,6 +20,7 @@ from accelsim.exploring.aims import PRICED, Aim, Limit, aims_of, limits_of
 from accelsim.exploring.trial import POWER_SHARE, Scales, answered
 from accelsim.placement import place
 from accelsim.report.explore_report import ExploreReport, ExploreTrial
+from accelsim.report.files import check_inside
 from accelsim.report.search_folder import JOURNAL, write_found
 from accelsim.report.sweep_point import SweepPoint
 from accelsim.sweeping.axes import OF_RUN, Axis, axes_of
@@ -303,6 +304,10 @@ def _check(n_trials: int, batch: int, sampler: str, scales: str) -> None:
 def _prepare(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"out: {folder} is a file; give the name of a folder, a new one or one of an earlier search")
+    try:
+        check_inside(folder / JOURNAL)
+    except RunFolderError as error:
+        raise RunFolderError(f"out: {folder}: {error}") from None
     if folder.is_dir() and not (folder / JOURNAL).exists() and any(folder.iterdir()):
         raise RunFolderError(f"out: {folder} is a folder with other things in it, not of a search; give another name")
     try:

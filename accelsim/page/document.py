@@ -1,6 +1,5 @@
 """A run folder as one page: question and answer, warnings, pictures, tables, the spec with its sources, and how to get it again."""
 
-import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from accelsim.page.stories import Story, story_of
 from accelsim.page.style import POLICY, STYLE
 from accelsim.report.base import Report
 from accelsim.report.drawing import drawn, svg_of
-from accelsim.report.loading import has_run, load_manifest, load_report, manifest_of
+from accelsim.report.files import write_whole
+from accelsim.report.loading import has_run, load_report, manifest_of
 from accelsim.report.records import Agreement, ErrorReport, TrialReport, agreement
 from accelsim.report.search_folder import JOURNAL
 from devices.base.errors import AccelsimError, RunFolderError
@@ -44,15 +44,13 @@ def write_page(folder: str | Path, out: str | Path | None = None) -> Path:
     target = place / PAGE if out is None else Path(out)
     if out is not None and target.exists():
         raise RunFolderError(f"--out: {target} is there already; give another name, or remove it first")
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    if not target.parent.is_dir():
+        raise RunFolderError(f"--out: no folder {target.parent}; give a writable place")
     try:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
-        temporary.replace(target)
-    except OSError as error:
-        raise RunFolderError(f"--out: cannot write {target}: {error.strerror or error}; give a writable place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
+        return write_whole(target, page.encode())
+    except RunFolderError as error:
+        lever = "" if out is not None else "; --out FILE.html writes it elsewhere"
+        raise RunFolderError(f"--out: {error}{lever}") from None
 
 
 def page_of(folder: str | Path) -> str:
@@ -85,7 +83,7 @@ def _runs(folder: Path) -> list[Run]:
         return [_run("", folder)]
     inside = sorted(one for one in folder.iterdir() if has_run(one))
     if not inside:
-        load_manifest(folder)  # says what is wrong with it
+        return [_run("", folder)]  # says what is wrong with it
     return [_run(one.name, one) for one in inside]
 
 

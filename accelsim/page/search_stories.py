@@ -9,7 +9,7 @@ from accelsim.page.story import Draw, Story, Table
 from accelsim.report.axis_effects import Effect, Group, effects
 from accelsim.report.explore_report import ExploreReport, ExploreTrial, unit_name
 from accelsim.report.sweep_picture import drawn_axes
-from accelsim.report.sweep_point import LARGER_IS_BETTER, value_text
+from accelsim.report.sweep_point import LARGER_IS_BETTER, axis_text, value_text
 from accelsim.report.sweep_report import SweepReport, first_line
 from devices.base.quantity import percent
 
@@ -95,7 +95,7 @@ def _effect_tables(found: Sequence[Effect]) -> Iterator[Table]:
 
 
 def _ends(axis: str, group: Group) -> str:
-    low, high = _axis_value(axis, group.low), _axis_value(axis, group.high)
+    low, high = axis_text(axis, group.low), axis_text(axis, group.high)
     return low if low == high else f"{low} to {high}"
 
 
@@ -189,11 +189,7 @@ def _causes(errors: Sequence[str]) -> Iterator[str]:
 
 
 def _shown(values: Mapping[str, Any]) -> dict[str, str]:
-    return {path: _axis_value(path, value) for path, value in values.items()}
-
-
-def _axis_value(path: str, value: Any) -> str:
-    return "none" if value is None else value_text(path, value)
+    return {path: axis_text(path, value) for path, value in values.items()}
 
 
 def _at(values: Mapping[str, Any]) -> str:

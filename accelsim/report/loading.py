@@ -42,7 +42,8 @@ def load_report(folder: str | Path) -> Report:
             return read_found(place)
         return _load(place)
     except RunFolderError as error:
-        raise RunFolderError(f"{place}: {error}") from None
+        said = str(error)
+        raise RunFolderError(said if said.startswith(str(place)) else f"{place}: {said}") from None
     except AccelsimError as error:
         raise RunFolderError(f"{place} holds what this version refuses: {error}") from error
     except OSError as error:
@@ -57,9 +58,9 @@ def has_run(folder: Path) -> bool:
 def manifest_of(folder: str | Path, report: Report) -> dict[str, Any]:
     """Return the manifest of a run folder; for a sweep's or a search's, which has none, the command and version that are known."""
     place = Path(folder)
-    if (place / "manifest.json").is_file():
-        return load_manifest(place)
     try:
+        if (place / "manifest.json").is_file():
+            return load_manifest(place)
         return {"command": read_command(place), "versions": {"accelsim": report.provenance.version}}
     except RunFolderError as error:
         raise RunFolderError(f"{place}: {error}") from None

@@ -21,7 +21,11 @@ COMMAND, EXPLORE, JOURNAL = "command.json", "explore.json", "journal.log"
 def write_command(folder: Path, words: Sequence[str]) -> None:
     """Write the command of a folder, unless it is there as it would be."""
     kept = _without_shard(words)
-    if read_command(folder) != kept:
+    try:
+        known = read_command(folder)
+    except (RunFolderError, OSError):  # a damaged one is written anew
+        known = []
+    if known != kept:
         write_whole(folder / COMMAND, (json.dumps({"schema": SCHEMA, "command": kept}) + "\n").encode())
 
 

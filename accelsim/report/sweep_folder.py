@@ -163,8 +163,11 @@ def read_question(folder: Path) -> SweepQuestion:
     if not (folder / SWEEP).is_file():
         instead = "a file" if folder.is_file() else "no such folder" if not folder.exists() else f"it has no {SWEEP}"
         raise RunFolderError(f"{folder} is not the folder of a sweep: {instead}; give the --out of `accelsim sweep`")
-    check_inside(folder / SWEEP)
-    found = read_json(folder / SWEEP)
+    try:
+        check_inside(folder / SWEEP)
+        found = read_json(folder / SWEEP)
+    except RunFolderError as error:
+        raise RunFolderError(f"{folder}: {error}; run the sweep again, which writes it anew and keeps its points") from None
     if found.get("schema") != SCHEMA or found.get("kind") != "sweep":
         raise RunFolderError(f"{folder / SWEEP}: need schema {SCHEMA} and kind sweep; written by another version?")
     try:

@@ -1,6 +1,7 @@
 """One point of a sweep, and how its values are shown."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,24 @@ def flat_items(answer: Mapping[str, Any], path: str = "") -> Iterator[tuple[str,
                 yield from flat_items(value, f"{path}{name}.")
         elif not isinstance(value, list) and not (isinstance(value, str) and len(value) > LONG_TEXT):
             yield path + name, value
+
+
+def axis_text(path: str, value: Any) -> str:
+    """Return a value of an axis as a table shows it; `none` is one, as in a spec."""
+    return "none" if value is None else value_text(path, value)
+
+
+def coordinate(values: Sequence[Any]) -> list[Any]:
+    """Return the values of an axis as a coordinate: numbers, NaN for `none` among them, or texts where they are of several kinds."""
+    plain = [flat_value(value) for value in values]
+    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in plain]
+    if all(is_number or value is None for is_number, value in zip(numbers, plain)) and any(numbers):
+        return [math.nan if value is None else value for value in plain]
+    return plain if len({type(value) for value in plain}) == 1 and plain[0] is not None else list(map(_text, plain))
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def value_text(name: str, value: Any) -> str:

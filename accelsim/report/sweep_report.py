@@ -11,7 +11,7 @@ import numpy as np
 
 from accelsim.report.base import Report, columns_table, text_table
 from accelsim.report.origin import Provenance
-from accelsim.report.sweep_point import LARGER_IS_BETTER, SweepPoint, flat_items, flat_value, value_text
+from accelsim.report.sweep_point import LARGER_IS_BETTER, SweepPoint, axis_text, coordinate, flat_items, value_text
 from devices.base.errors import SpecError
 from devices.base.toml_codec import nearest_text
 
@@ -152,7 +152,7 @@ class SweepReport(Report):
         if self.done and self.columns():
             name = self.column()
             best = self.best(name)
-            at = ", ".join(f"{path} = {value_text(path, value)}" for path, value in best.values.items())
+            at = ", ".join(f"{path} = {axis_text(path, value)}" for path, value in best.values.items())
             word = "largest" if name in LARGER_IS_BETTER else "least"
             rows.append((f"{word} {name}", f"{value_text(name, best.record()[name])} at {at}"))
         causes = Counter(first_line(point.error) for point in self.failed)
@@ -175,10 +175,10 @@ class SweepReport(Report):
         columns = {name: np.array([np.nan if (v := _number(r.get(name))) is None else v for r in records]) for name in self.columns()}
         about = {"run": self.run, "network": self.provenance.network, "seed": self.provenance.seed, "version": self.provenance.version}
         if self.layout != "grid" or len(self.points) != int(np.prod([len(v) for v in self.axes.values()])):  # a shard has some only
-            at = {path: ("point", [flat_value(p.values[path]) for p in self.points]) for path in self.axes}
+            at = {path: ("point", coordinate([p.values[path] for p in self.points])) for path in self.axes}
             return xarray.Dataset({name: ("point", column) for name, column in columns.items()}, coords=at, attrs=about)
         shape = tuple(len(values) for values in self.axes.values())
-        coords = {path: [flat_value(v) for v in values] for path, values in self.axes.items()}
+        coords = {path: coordinate(values) for path, values in self.axes.items()}
         return xarray.Dataset({n: (tuple(self.axes), c.reshape(shape)) for n, c in columns.items()}, coords=coords, attrs=about)
 
     def to_csv(self, path: str | Path) -> Path:
@@ -225,7 +225,8 @@ class SweepReport(Report):
         rows = []
         for point in self.points[:MAX_SHOWN]:
             record = point.record()
-            rows.append([*(value_text(name, record.get(name)) for name in (*self.axes, *shown)), point.status])
+            at = [axis_text(path, point.values[path]) for path in self.axes]
+            rows.append([*at, *(value_text(name, record.get(name)) for name in shown), point.status])
         return header, rows
 
     def __str__(self) -> str:
@@ -256,7 +257,7 @@ def _number(value: Any) -> float | None:
 
 def _axis_text(path: str, values: list[Any], layout: str) -> str:
     if layout in ("grid", "list") and len(values) <= 8:
-        return ", ".join(value_text(path, value) for value in values)
+        return ", ".join(axis_text(path, value) for value in values)
     if layout in ("grid", "list"):
-        return f"{value_text(path, values[0])} to {value_text(path, values[-1])}, {len(values)} values"
-    return " to ".join(value_text(path, value) for value in values) if len(values) == 2 else ", ".join(value_text(path, v) for v in values)
+        return f"{axis_text(path, values[0])} to {axis_text(path, values[-1])}, {len(values)} values"
+    return " to ".join(axis_text(path, value) for value in values) if len(values) == 2 else ", ".join(axis_text(path, v) for v in values)

@@ -2,14 +2,22 @@
 
 import os
 import tempfile
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accelsim.sampling.record import Record, no_trials
-from devices.base.errors import RunFolderError
+from devices.base.errors import AccelsimError, RunFolderError
+from workloads.samples import read_named
 
+MAX_ARRAY_BYTES = 2**28
+"""Of 33 million trials."""
+LARGEST = 1e100
+"""Squares and sums of squares of what is read stay finite."""
+NOT_ALWAYS = ("controls", "powers", "n_correct", "bases")
+"""NaN in trials that do not have it."""
 FIELDS = ("losses", "controls", "powers", "n_correct", "correct_by_image", "bases", "weights")
 
 
@@ -35,11 +43,27 @@ def load_trials(path: str | Path, *, key: str, n_images: int) -> Record:
     if not target.exists():
         return no_trials(n_images)
     try:
-        with np.load(target, allow_pickle=False) as stored:
-            found = str(stored["key"])
-            fields = {name: stored[name].astype(np.float64) for name in FIELDS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        stored = read_named(target, ("key", *FIELDS), most_bytes=MAX_ARRAY_BYTES)
+        found = str(stored["key"]) if stored["key"].dtype.kind == "U" and stored["key"].shape == () else ""
+    except AccelsimError as error:
         raise RunFolderError(f"{target} is not a checkpoint of trials ({error}); remove it or give another path") from error
     if found != key:
         raise RunFolderError(f"{target} belongs to another plan, seed, reference or other samples; remove it or give another path")
-    return Record(**fields)
+    wrong = _wrong(stored, n_images)
+    if wrong:
+        raise RunFolderError(f"{target} is damaged ({wrong}); remove it or give another path")
+    return Record(**{name: stored[name].copy() for name in FIELDS})
+
+
+def _wrong(stored: Mapping[str, NDArray], n_images: int) -> str:
+    """Return what no trials can have left, or nothing."""
+    n = stored["losses"].shape
+    for name in FIELDS:
+        array, shape = stored[name], (n_images,) if name == "correct_by_image" else n
+        if array.dtype != np.float64 or len(n) != 1 or array.shape != shape:
+            return f"{name}: {array.dtype} {array.shape}, need float64 {shape}"
+        known = array[~np.isnan(array)] if name in NOT_ALWAYS else array
+        low = -LARGEST if name == "powers" else 0.0
+        if not bool(np.all((known >= low) & (known <= LARGEST))):
+            return f"{name}: numbers that no trial gives"
+    return ""

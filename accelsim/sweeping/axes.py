@@ -259,4 +259,11 @@ def listed(points: Sequence[Mapping[str, Any]], accelerator: Accelerator, *, opt
         if set(point) != set(paths):
             odd = ", ".join(sorted(set(point) ^ set(paths)))
             raise SpecError(f"points: point {i} and point 0 do not give the same fields: {odd}; give every point all of them")
-    return [{path: value_of(path, point[path], fields[path]) for path in paths} for point in points]
+    return [_listed_point(i, point, paths, fields) for i, point in enumerate(points)]
+
+
+def _listed_point(i: int, point: Mapping[str, Any], paths: Sequence[str], fields: Mapping[str, Entry | None]) -> Values:
+    try:
+        return {path: value_of(path, point[path], fields[path]) for path in paths}
+    except SpecError as error:
+        raise SpecError(f"points[{i}]: {str(error).removeprefix('axes: ')}") from None

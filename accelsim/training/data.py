@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.base.errors import SamplesError
+from devices.base.errors import SamplesError, told_of
 from workloads.idx_files import read_idx
 from workloads.network import digest_of
 from workloads.samples import labels_of, read_arrays, samples_of
@@ -99,11 +99,12 @@ def _npz(path: Path) -> Images:
     arrays = read_arrays(path)
     if "y" not in arrays:
         raise SamplesError(f"{path.name} has no labels; write it by numpy.savez(path, x=x, y=y)")
-    if arrays["x"].dtype == np.uint8:  # pixels stay a quarter of the size, and are scaled by the recipe
-        return Images(x=arrays["x"], y=labels_of(arrays["y"], len(arrays["x"])))
-    samples = samples_of(arrays["x"], arrays["y"])
-    assert samples.y is not None
-    return Images(x=samples.x, y=samples.y)
+    with told_of(path):
+        if arrays["x"].dtype == np.uint8 and arrays["x"].ndim:  # pixels stay a quarter of the size, and are scaled by the recipe
+            return Images(x=arrays["x"], y=labels_of(arrays["y"], len(arrays["x"])))
+        samples = samples_of(arrays["x"], arrays["y"])
+        assert samples.y is not None
+        return Images(x=samples.x, y=samples.y)
 
 
 def normalized(x: NDArray, *, mean: float, std: float) -> NDArray[np.float32]:

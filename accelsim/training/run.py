@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from accelsim.optimizer.reliability import allocate_energy, is_convex
-from accelsim.training.checkpoint import load_checkpoint, save_checkpoint
+from accelsim.training.checkpoint import check_weights, load_checkpoint, save_checkpoint
 from accelsim.training.data import Data, Images, normalized
 from accelsim.training.layout import parse_layers
 from accelsim.training.network import MemoryNetwork
@@ -78,8 +78,9 @@ def trainer_of(recipe: Recipe, data: Data, *, seed: int, start: dict[str, Any] |
 
 def _start_from(network: MemoryNetwork, state: dict[str, Any]) -> None:
     try:
+        check_weights(state, network)
         network.load_state_dict(state)
-    except RuntimeError as error:
+    except (ValueError, RuntimeError) as error:
         raise SpecError(f"--start: weights of another network: {str(error).splitlines()[-1].strip()}; use the same layers") from None
 
 

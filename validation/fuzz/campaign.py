@@ -141,6 +141,7 @@ def _prepare(work: Path) -> None:
     """Make what cases share, and give matplotlib a folder of its own for fonts and settings."""
     resource.setrlimit(resource.RLIMIT_AS, (OWN_BYTES, OWN_BYTES))
     os.environ["MPLCONFIGDIR"] = str(work / "matplotlib")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(work / "torch")
     for name in ("matplotlib.font_manager", "accelsim.cli_commands", "accelsim.cli_demo", "workloads.onnx_survey", "accelsim.cell_fit"):
         import_module(name)  # once, not in every fork; the first looks for fonts everywhere
     Runs(work / "sound").make()

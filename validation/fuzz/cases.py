@@ -6,8 +6,20 @@ from pathlib import Path
 from random import Random
 
 from validation.fuzz.arrays import mutant_npz, sound_npz
+from validation.fuzz.calls import CALLS
 from validation.fuzz.mutation import NAMES, mutated_text
 from validation.fuzz.networks import mutant_network, write_network
+from validation.fuzz.questions import (
+    RECIPE,
+    SEARCH,
+    SWEEP,
+    mutant_checkpoint,
+    mutant_reliability,
+    mutant_search_folder,
+    mutant_trials,
+    training_images,
+    write_idx,
+)  # fmt: skip
 from validation.fuzz.runs import mutant_run
 from validation.fuzz.seeds import NetworkSeed, network_seeds, own_seeds, pipeline_seeds, spec_seeds
 from validation.fuzz.sound import RUNS, SHAPE, Runs, write_sound
@@ -37,7 +49,7 @@ def write_case(seed: int, number: int, folder: Path, runs: Runs) -> Case:
     make = choose.choices(list(MAKERS), list(MAKERS.values()))[0]
     write_sound(folder)
     case = make(choose, folder, runs)
-    if choose.random() < 0.3 and case.argv[0] not in ("fit", "diff"):
+    if choose.random() < 0.3 and case.argv[0] not in ("fit", "diff", *CALLS):
         case = _with(case, "--json")
     if choose.random() < 0.04 and case.argv[0] in ("predict", "optimize", "validate", "simulate", "evaluate"):
         case = Case(kind=case.kind, argv=(*case.argv, "--out", "run"), names=case.names, out="run")
@@ -152,6 +164,82 @@ def _run(choose: Random, folder: Path, runs: Runs) -> Case:
     return Case(kind="run", argv=("diff", *pair), names=("mutant",))
 
 
+def _report(choose: Random, folder: Path, runs: Runs) -> Case:
+    mutant_run(choose, runs.sound(choose.choice(RUNS)), folder / "mutant")
+    return Case(kind="page", argv=("report", "mutant", "--out", "page.html"), names=("mutant",), out="page.html")
+
+
+def _sweep_file(choose: Random, folder: Path, runs: Runs) -> Case:
+    (folder / "mutant.toml").write_bytes(mutant_spec(choose, SWEEP))
+    (folder / "other.toml").write_text('use = "memse"\n')
+    out = ["--out", "grid"] if choose.random() < 0.7 else []
+    return Case(kind="sweep", argv=("sweep", "mutant.toml", *out), names=("mutant.toml",), out="grid" if out else None)
+
+
+def _search_file(choose: Random, folder: Path, runs: Runs) -> Case:
+    (folder / "mutant.toml").write_bytes(mutant_spec(choose, SEARCH))
+    out = ["--out", "search"] if choose.random() < 0.5 else []
+    return Case(kind="search", argv=("explore", "mutant.toml", *out), names=("mutant.toml",), out="search" if out else None)
+
+
+def _sweep_folder(choose: Random, folder: Path, runs: Runs) -> Case:
+    mutant_search_folder(choose, runs.sound("sweep"), folder / "mutant")
+    (folder / "sweep.toml").write_text(SWEEP)
+    commands = (
+        ("collect", "mutant"), ("collect", "mutant", "--table", "all.csv"), ("report", "mutant", "--out", "page.html"),
+        ("sweep", "sweep.toml", "--out", "mutant"), ("load_report", "mutant"),
+    )  # fmt: skip
+    argv = choose.choice(commands)
+    return Case(kind="folder of a sweep", argv=argv, names=("mutant", "sweep.toml"), out=_out(argv))
+
+
+def _search_folder(choose: Random, folder: Path, runs: Runs) -> Case:
+    (folder / "search.toml").write_text(SEARCH)
+    commands = (("report", "mutant", "--out", "page.html"), ("explore", "search.toml", "--out", "mutant"), ("load_report", "mutant"))
+    argv = choose.choice(commands)
+    if runs.sound("search").is_dir():
+        mutant_search_folder(choose, runs.sound("search"), folder / "mutant")
+    return Case(kind="folder of a search", argv=argv, names=("mutant", "search.toml"), out=_out(argv))
+
+
+def _out(argv: tuple[str, ...]) -> str | None:
+    return next((name for name in ("all.csv", "page.html") if name in argv), None)
+
+
+def _trials(choose: Random, folder: Path, runs: Runs) -> Case:
+    (folder / "mutant.npz").write_bytes(mutant_trials(choose, runs.sound("trials.npz")))
+    verb = ["validate", *QUESTION, *ADJOINT] if choose.random() < 0.8 else ["optimize", *QUESTION, "--power-budget", "1 W"]
+    return Case(kind="checkpoint of trials", argv=(*verb, *FEW_TRIALS, "--checkpoint", "mutant.npz"), names=("mutant.npz",))
+
+
+def _training(choose: Random, folder: Path, runs: Runs) -> Case:
+    """Return a training with its recipe, its images, or the checkpoint that it goes on from damaged."""
+    asked = ["train", "--seed", "1"]
+    (folder / "recipe.toml").write_text(RECIPE)
+    (folder / "train.npz").write_bytes(training_images())
+    how = choose.random()
+    if how < 0.4:
+        (folder / "mutant.toml").write_bytes(mutant_spec(choose, RECIPE))
+        return Case(kind="recipe", argv=(*asked, "--recipe", "mutant.toml", "--data", "train.npz"), names=("mutant.toml",))
+    asked += ["--recipe", "recipe.toml"]
+    if how < 0.55:
+        (folder / "mutant.npz").write_bytes(mutant_npz(choose, SHAPE))
+        given = choose.choice((["--data", "mutant.npz"], ["--data", "train.npz", "--test", "mutant.npz"]))
+        return Case(kind="images to train on", argv=(*asked, *given), names=("mutant.npz",))
+    if how < 0.7:
+        write_idx(choose, folder / "mutant")
+        return Case(kind="images to train on", argv=(*asked, "--data", "mutant"), names=("mutant", "-ubyte"))
+    if runs.sound("training").is_dir():
+        mutant_checkpoint(choose, runs.sound("training"), folder / "mutant")
+    given = choose.choice((["--out", "mutant"], ["--out", "mutant"], ["--start", "mutant"]))
+    return Case(kind="checkpoint of a training", argv=(*asked, "--data", "train.npz", *given), names=("mutant",))
+
+
+def _reliability(choose: Random, folder: Path, runs: Runs) -> Case:
+    (folder / "mutant.csv").write_bytes(mutant_reliability(choose))
+    return Case(kind="reliability", argv=("read_reliability", "mutant.csv"), names=("mutant.csv",))
+
+
 WORDS = (
     "--input-shape", "--power-budget", "--mse-budget", "--output", "--seed", "--tol-rel", "--threads", "--images", "--token", "--rooms",
     "--arrivals", "--copies", "--adc-bits", "--latency-budget", "--yield", "--out", "--spec", "--set", "--design", "--engine", "--trace",
@@ -189,5 +277,8 @@ def _arguments(choose: Random, folder: Path, runs: Runs) -> Case:
 
 
 Maker = Callable[[Random, Path, Runs], Case]
-MAKERS: dict[Maker, int] = {_network: 38, _spec: 24, _assignments: 6, _design: 3, _arrays: 11, _table: 6, _run: 9, _arguments: 3}
-"""How many of a hundred cases are of each kind."""
+MAKERS: dict[Maker, int] = {
+    _network: 30, _spec: 18, _assignments: 4, _design: 2, _arrays: 8, _table: 5, _run: 5, _arguments: 3, _report: 3, _sweep_file: 6,
+    _search_file: 3, _sweep_folder: 4, _search_folder: 2, _trials: 3, _training: 4, _reliability: 2,
+}  # fmt: skip
+"""How many of about a hundred cases are of each kind."""

@@ -97,8 +97,9 @@ def _child(argv: Sequence[str], folder: Path, record: Path) -> None:
         before = _limit()
         sys.addaudithook(lambda event, args: _note(touched, event, args))
         from accelsim.cli import main
+        from validation.fuzz.calls import CALLS, call
 
-        code = main(list(argv))
+        code = call(argv) if argv and argv[0] in CALLS else main(list(argv))
         sys.stdout.flush()
         noted = [] if code == 99 else list(touched)
         memory = max(0, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -13,9 +13,18 @@ from validation.fuzz.cases import Case
 from validation.fuzz.child import MEMORY_BYTES, Ending
 
 CODES = (0, 1, 2, 130)
+CACHES = ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")
 MAX_LINES = 24
 MAX_CHARACTERS = 3000
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
+_PROGRESS = re.compile(r"\b\d+ of \d+ (?:computed|trials)|step \d+ of \d+")
+"""What a long sweep, search or training tells on its way: that it takes long is what was asked for."""
+_OF_FILE = re.compile(
+    r"\b(?:axes|space|points|options|run|design|n_points|seed|objectives|constraints|n_trials|batch|sampler|scales|out|set)\b[^\n]*: "
+)
+"""Fields of the file of a sweep or a search."""
+_NEEDS = re.compile(r"needs (?:Optuna|PyTorch)|no samples file '|: File name too long$", re.MULTILINE)
+"""Refusals of an extra that is not there, and of files by the name that the mutant gives them."""
 _NOT_FINITE = re.compile(r"(?<![\w.'])[-+]?(nan|inf)(?![\w.'(])", re.IGNORECASE)
 _NUMPY_NOTE = re.compile(r"note: .*(encountered in|divide by zero|Warning|deprecated)")
 _FIELD = re.compile(
@@ -45,6 +54,8 @@ def _of_process(case: Case, ending: Ending) -> list[Finding]:
     verb = case.argv[0]
     if ending.code == 70 or "Traceback (most recent" in ending.err:
         return [_found("traceback", _last_frame(ending.err), ending.err[-1500:])]
+    if ending.signal is not None and _PROGRESS.search(ending.err):
+        return []
     if ending.timed_out or ending.signal in (24, 9):
         return [_found("hang", f"{verb} {case.kind}", f"{ending.cpu_s:.1f} s of CPU")]
     if ending.signal is not None:
@@ -79,14 +90,15 @@ def _of_files(case: Case, ending: Ending, folder: Path, before: frozenset[str]) 
     if case.kind != "arguments" and new - allowed:
         what = "temporary files" if any(name.startswith(".") for name in new) else "files"
         found.append(_found("litter", f"{case.argv[0]} leaves {what}", str(new)))
-    if case.out is not None and ending.code == 0 and not _is_whole(folder / case.out):
+    if case.out is not None and ending.code == 0 and "." not in case.out and not _is_whole(folder / case.out):
         found.append(_found("half written", case.argv[0], str(sorted(new))))
     return found
 
 
 def _is_whole(run: Path) -> bool:
     places = [run, *(p for p in run.iterdir() if p.is_dir())] if run.is_dir() else []
-    return any((place / "manifest.json").is_file() for place in places) and not any(p.name.startswith(".") for p in run.rglob("*"))
+    ends = ("manifest.json", "sweep.json", "explore.json")
+    return any((place / name).is_file() for place in places for name in ends) and not any(p.name.startswith(".") for p in run.rglob("*"))
 
 
 @cache
@@ -95,7 +107,7 @@ def _readable() -> tuple[str, ...]:
     own = str(Path(__file__).resolve().parents[2])
     packages = [f"{own}/{name}" for name in ("accelsim", "devices", "workloads", "validation")]
     places = [sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), *packages]
-    caches = [os.environ.get(name, "") for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR")]
+    caches = [os.environ.get(name, "") for name in CACHES]
     homes = [str(Path.home() / place) for place in (".config/matplotlib", ".cache/matplotlib", ".cache/fontconfig")]
     system = [
         "/usr/share", "/usr/lib", "/usr/local/share", "/etc/fonts", "/proc/self", f"/proc/{os.getpid()}", "/proc/meminfo", "/sys/fs/cgroup",
@@ -114,7 +126,7 @@ def _may_touch(path: str, folder: Path, *, writes: bool, event: str) -> bool:
         return True  # which versions are installed
     if "/__pycache__/" in path or path.endswith("/__pycache__") or path == "/dev/null":
         return True  # compiled modules and kernels
-    caches = [os.environ.get(name, "\0") for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR")]
+    caches = [os.environ.get(name, "\0") for name in CACHES]
     if any(path.startswith(os.path.realpath(place)) for place in caches if "\0" not in place):
         return True
     if writes:
@@ -169,7 +181,9 @@ def names_place(case: Case, said: str) -> bool:
     """Return whether a refusal names a file that was given or the network in it, a flag, or a field of the spec."""
     stems = [Path(name).stem for name in case.names if name.endswith(".onnx")]
     known = (*case.names, *stems, "--", "tiny", "set '", "unknown field", "arrivals:")
-    return any(name in said for name in known) or _FIELD.search(said) is not None
+    if case.kind in ("sweep", "search") and _OF_FILE.search(said) is not None:
+        return True
+    return any(name in said for name in known) or _FIELD.search(said) is not None or _NEEDS.search(said) is not None
 
 
 def _of_answer(case: Case, ending: Ending) -> list[Finding]:

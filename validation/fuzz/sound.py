@@ -1,5 +1,8 @@
 """Sound files for mutants to stand beside: a tiny network, its images, and a run folder of every kind."""
 
+import contextlib
+import io
+import os
 from pathlib import Path
 from random import Random
 
@@ -17,6 +20,7 @@ from accelsim.sampling.monte_carlo import monte_carlo
 from accelsim.timing.evaluate import evaluate
 from accelsim.timing.simulate import simulate
 from validation.fuzz.arrays import sound_npz
+from validation.fuzz.questions import HAS_OPTUNA, HAS_TORCH, RECIPE, SEARCH, SWEEP, training_images
 from workloads.onnx_reader import load_onnx
 from workloads.samples import load_samples
 
@@ -76,3 +80,44 @@ class Runs:
         }
         for name, report in reports.items():
             save_report(report, self.folder / name, command=["accelsim", name])
+        self._ask_much()
+
+    def _ask_much(self) -> None:
+        """Make the folders of a sweep, a search and a training that was cut off before its report, and a checkpoint of trials."""
+        for name, text in (("sweep.toml", SWEEP), ("search.toml", SEARCH), ("recipe.toml", RECIPE)):
+            (self.folder / name).write_text(text)
+        (self.folder / "train.npz").write_bytes(training_images())
+        here = str(self.folder)
+        _run(["sweep", f"{here}/sweep.toml", "--out", f"{here}/sweep"])
+        asked = [f"{here}/tiny.onnx", "--inputs", f"{here}/tiny.npz", "--seed", "1", "--method", "adjoint"]
+        _run(["validate", *asked, "--max-trials", "32", "--threads", "1", "--checkpoint", f"{here}/trials.npz"])
+        if HAS_OPTUNA:
+            _run(["explore", f"{here}/search.toml", "--out", f"{here}/search"])
+        if HAS_TORCH:
+            import torch  # once, not in every fork, which must not come after a backward pass
+
+            torch.set_num_threads(1)
+            given = ["--recipe", f"{here}/recipe.toml", "--data", f"{here}/train.npz", "--seed", "1"]
+            _in_fork(["train", *given, "--out", f"{here}/training"])
+            (self.folder / "training" / "report.json").unlink()
+
+
+def _run(argv: list[str]) -> None:
+    from accelsim.cli import main
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = main(argv)
+    assert code in (0, 1), said.getvalue()
+
+
+def _in_fork(argv: list[str]) -> None:
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            _run(argv)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
