@@ -24,6 +24,7 @@ def train(options: argparse.Namespace) -> int:
 
     recipe = load_recipe(options.recipe)
     _require_torch()
+    from accelsim.report.search_folder import write_command
     from accelsim.training import answer as answers
     from accelsim.training.checkpoint import read_checkpoint
     from accelsim.training.run import train as run
@@ -50,6 +51,7 @@ def train(options: argparse.Namespace) -> int:
     name = Path(options.recipe).stem
     record: dict[str, Any] = head(options, name=name) | {"seed": trainer.seed} | found.record()
     if out is not None:
+        write_command(out, options.command_line)
         answers.write_folder(out, found, data, name=name, record=record)
     answer(options, text=f"{found}\n\n{_after(out)}", record=record)
     return FINE

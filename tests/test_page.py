@@ -1,5 +1,6 @@
 """Pages of runs: the answer first, nothing but text from files, no network, and fit for a phone, a keyboard and a screen reader."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -80,6 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, time_report: TimeReport) -> d
         "sweep": sweep_report(), "explore": explore_report(), "hostile": hostile_report(),
     }  # fmt: skip
     found = {name: save_report(report, folder / name, command=["accelsim", name, HOSTILE[0]]) for name, report in reports.items()}
+    found["training"] = training_folder(folder / "training")
     pair = {"predicted": error_report(), "trials": trial_report()}
     return found | {"validate": save_reports(pair, folder / "validate", command=["accelsim", "validate", "x", "--seed", "7"])}
 
@@ -90,7 +92,7 @@ def hostile_report() -> Report:
     return error_report(provenance=told, by_layer=layers, by_cause={HOSTILE[3]: 0.0123}, meaning=HOSTILE, power_by_layer={})
 
 
-KINDS = ("predict", "trials", "optimize", "simulate", "evaluate", "infeasible", "hostile", "validate", "sweep", "explore")
+KINDS = ("predict", "trials", "optimize", "simulate", "evaluate", "infeasible", "hostile", "validate", "sweep", "explore", "training")
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +263,53 @@ def test_the_folder_of_a_search_is_a_page_itself(tmp_path: Path) -> None:
     assert "4 of 6 trials are beaten by no other" in page_of(tmp_path)
 
 
+def training_folder(folder: Path) -> Path:
+    """Write what `accelsim train` leaves, as far as its page reads it."""
+    layers = [
+        {"layer": name, "n_weights": 8, "share_of_reads": 0.5, "error_rates_p": [p], "energies_rel": [0.5]}
+        for name, p in (("conv1", 1e-4), ("<b>dense2", 0.02))
+    ]  # fmt: skip
+    record = {
+        "schema": 1, "kind": "train", "version": "0.1.0", "seed": 3, "network": {"name": "fashion", "digest": None},
+        "recipe_digest": "a" * 64, "method": "lanmax", "law": "exponential",
+        "energy_reference": "energy 1 is that of a bit at full energy", "energy_rel": 0.25,
+        "accuracy": 0.874, "accuracy_half_width": 0.0005, "accuracy_std": 0.001, "accuracy_right": 0.875, "n_draws": 20,
+        "n_test_images": 1000, "n_steps": 20, "layers": layers, "history": [{"step": 10.0, "accuracy": 0.8, "energy_rel": 0.25}],
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "recipe.toml").write_text("layers = 'dense 4'\n")
+    (folder / "report.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_a_training_has_a_page(tmp_path: Path) -> None:
+    folder = training_folder(tmp_path / "run")
+    page = page_of(folder)
+    parts = ("<h1>How well does fashion", "Accuracy: 87.40 %", "4 times less", "<svg", "<table", "The recipe</h2>")
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+    assert text("from 0.0001 in conv1 to 0.02 in <b>dense2") in page
+    (folder / "command.json").write_text(json.dumps({"schema": 1, "command": ["accelsim", "train", "--recipe", "fashion"]}))
+    assert "accelsim train --recipe fashion --seed 3</pre>" in page_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "x"}, "need kind train"), ({"accuracy": "x"}, "accuracy: need a number"),
+        ({"layers": 3}, "layers: need a list of tables"),
+        ({"layers": [{"layer": "a", "n_weights": 1, "share_of_reads": 1.0, "error_rates_p": []}]}, "error_rates_p: need a list of numbers"),
+        ({"seed": 1.5}, "seed: need a number"), ({"method": None}, "method: need a text"),
+    ],
+)  # fmt: skip
+def test_a_damaged_report_of_a_training_is_refused(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    folder = training_folder(tmp_path / "run")
+    record = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps(record | change))
+    with pytest.raises(RunFolderError, match=f"run: report.json: .*{said}"):
+        page_of(folder)
+
+
 # in a browser
 
 
@@ -294,7 +343,7 @@ CONTRAST = """
     ("kind", "width"),
     [
         ("predict", 1280), ("hostile", 1280), ("evaluate", 360), ("optimize", 360), ("validate", 360), ("sweep", 360), ("sweep", 1280),
-        ("explore", 360),
+        ("explore", 360), ("training", 360),
     ],
 )  # fmt: skip
 def test_a_browser_shows_the_page_whole_and_quietly(browser: Browser, pages: dict[str, str], kind: str, width: int, tmp_path: Path) -> None:

@@ -140,7 +140,8 @@ def _specs(runs: Sequence[Run]) -> Iterator[str]:
         by_digest.setdefault(run.report.provenance.spec_digest, []).append(run)
     for number, alike in enumerate(by_digest.values()):
         of = "" if len(by_digest) == 1 else f" of {', '.join(run.name for run in alike)}"
-        yield section(f"The spec{of}", *_spec(alike[0].report.provenance.spec_toml), name="spec" if not number else f"spec-{number}")
+        what = "recipe" if alike[0].report.kind == "train" else "spec"
+        yield section(f"The {what}{of}", *_spec(alike[0].report.provenance.spec_toml), name="spec" if not number else f"spec-{number}")
 
 
 def _spec(toml: str) -> Iterator[str]:
@@ -167,6 +168,7 @@ def _remaking(run: Run) -> str:
 _AS_TYPED = "In the folder that the command was typed in:"
 _IN_FOLDER = {
     "sweep": "In the folder that the command was typed in; points that are in the sweep's folder already are not computed again:",
+    "train": "In the folder that the command was typed in, with another --out, since a finished training is never replaced:",
     "explore": "In the folder that the command was typed in; trials that are in the search's folder already are not computed again:",
 }
 _NO_COMMAND = (
@@ -185,8 +187,8 @@ def _command(run: Run) -> str:
 def _origin(run: Run) -> list[tuple[str, str]]:
     p = run.report.provenance
     rows = [
-        ("seed", str(p.seed)), ("network", f"{p.network}, sha256 {p.network_digest}"), ("samples", f"sha256 {p.samples_digest}"),
-        ("spec", f"sha256 {p.spec_digest}"),
+        ("seed", str(p.seed)), ("network", p.network + (f", sha256 {p.network_digest}" if p.network_digest else "")),
+        *((("samples", f"sha256 {p.samples_digest}"),) if p.samples_digest else ()), ("spec", f"sha256 {p.spec_digest}"),
     ]  # fmt: skip
     versions = ", ".join(f"{name} {value}" for name, value in run.manifest["versions"].items())
     return [*rows, ("versions", versions)]
@@ -195,7 +197,8 @@ def _origin(run: Run) -> list[tuple[str, str]]:
 def _links(runs: Sequence[Run]) -> list[tuple[str, str]]:
     alone = [("pictures", "Pictures"), ("numbers", "Numbers")]
     parts = alone if len(runs) == 1 else [(f"run-{run.name}", run.name) for run in runs]
-    return [*parts, ("spec", "The spec"), ("again", "How to get it again")]
+    what = "The recipe" if runs[0].report.kind == "train" else "The spec"
+    return [*parts, ("spec", what), ("again", "How to get it again")]
 
 
 def _document(title: str, body: str, *, links: Sequence[tuple[str, str]]) -> str:

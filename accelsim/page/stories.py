@@ -16,6 +16,7 @@ from accelsim.report.explore_report import ExploreReport
 from accelsim.report.records import INTERACTION, ErrorReport, TrialReport
 from accelsim.report.sweep_report import SweepReport
 from accelsim.report.time_report import TimeReport
+from accelsim.report.training_report import TrainingReport
 from devices.base.quantity import format_quantity, percent
 
 
@@ -207,6 +208,29 @@ def _of_diagnosis(report: Diagnosis) -> Story:
     )
 
 
+def _of_training(report: TrainingReport) -> Story:
+    return Story(
+        question=f"How well does {report.provenance.network} do with wrong bits in its memory, and what do its reads take?",
+        answer=tuple(_training_sentences(report)),
+        alarm=False,
+        pictures=(("Accuracy in training and energy of the reads, epoch by epoch.", report.plot),) if report.history else (),
+        tables=(("By layer", report.to_dicts()), ("By epoch", list(report.history))),
+    )
+
+
+def _training_sentences(report: TrainingReport) -> Iterator[str]:
+    yield (
+        f"Accuracy: {percent(report.accuracy)} +- {percent(report.accuracy_half_width)} over {report.n_draws} draws of wrong bits on "
+        f"{report.n_test_images:,} test images; {percent(report.accuracy_right)} without a wrong bit."
+    )
+    if report.energy_rel > 0.0:
+        yield f"Its reads take {report.energy_rel:.4g} of energy 1, {1.0 / report.energy_rel:.3g} times less: {report.energy_reference}."
+    rates = sorted((max(row["error_rates_p"]), row["layer"]) for row in report.layers)
+    if rates:
+        (least, first), (most, last) = rates[0], rates[-1]
+        yield f"Error rates of a bit go from {least:.3g} in {first} to {most:.3g} in {last}."
+
+
 _TELLERS: dict[type[Report], Callable[[Any], Story]] = {
     ErrorReport: _of_error,
     TrialReport: _of_trials,
@@ -216,4 +240,5 @@ _TELLERS: dict[type[Report], Callable[[Any], Story]] = {
     Diagnosis: _of_diagnosis,
     SweepReport: of_sweep,
     ExploreReport: of_explore,
+    TrainingReport: _of_training,
 }

@@ -20,6 +20,7 @@ from accelsim.report.search_folder import EXPLORE, JOURNAL, read_command, read_f
 from accelsim.report.sweep_folder import SWEEP, collected
 from accelsim.report.sweep_report import SweepReport
 from accelsim.report.time_report import TimeReport
+from accelsim.report.training_report import is_training, read_training
 from devices.base.errors import AccelsimError, RunFolderError
 from workloads.samples import DAMAGED
 
@@ -40,6 +41,8 @@ def load_report(folder: str | Path) -> Report:
             return collected(place)
         if (place / EXPLORE).is_file():
             return read_found(place)
+        if is_training(place):
+            return read_training(place)
         return _load(place)
     except RunFolderError as error:
         said = str(error)
@@ -51,12 +54,12 @@ def load_report(folder: str | Path) -> Report:
 
 
 def has_run(folder: Path) -> bool:
-    """Whether `load_report` and `manifest_of` read this folder: of a run, a sweep or a search."""
-    return any((folder / name).is_file() for name in ("manifest.json", SWEEP, EXPLORE))
+    """Whether `load_report` and `manifest_of` read this folder: of a run, a sweep, a search or a training."""
+    return any((folder / name).is_file() for name in ("manifest.json", SWEEP, EXPLORE)) or is_training(folder)
 
 
 def manifest_of(folder: str | Path, report: Report) -> dict[str, Any]:
-    """Return the manifest of a run folder; for a sweep's or a search's, which has none, the command and version that are known."""
+    """Return the manifest of a run folder; for others, which have none, the command and version that are known."""
     place = Path(folder)
     try:
         if (place / "manifest.json").is_file():
