@@ -505,6 +505,19 @@ def test_layers_without_an_engine_are_refused_with_the_lever() -> None:
         simulate(digital(), copies={"conv1": 2})
 
 
+@pytest.mark.parametrize(
+    "change", ["chip.digital.clock_hz=1e-3", "chip.digital.clock_hz=1e-12", "chip.digital.weights.t_access_s=1e9 s", "chip.clock_hz=1e-2"]
+)
+def test_times_beyond_what_can_be_counted_are_refused(change: str) -> None:
+    """63 bits of picoseconds end at 9e6 s: beyond, sums would turn negative."""
+    with pytest.raises(SpecError, match="times up to 4e\\+06 s can be told"):
+        simulate(digital(change), images=1000)
+    network, _ = load_embedded("fashion_cnn")
+    for other in ("drive.t_read_s=1e3 s", "drive.t_read_s=1e9 s", "drive.t_read_s=1e14 s", "chip.clock_hz=1e-3"):
+        with pytest.raises(SpecError, match="times up to 4e\\+06 s can be told"):
+            simulate(place(network, Accelerator.preset("isaac", set=(other,)), calibration=None), images=100)
+
+
 def test_energy_that_is_not_known_is_told() -> None:
     spec = Accelerator.from_text(
         'schema = 1\nname = "x"\nuse = "digital_45nm"\n[memory.weights]\nuse = "exponential"\nerror_rate_p = 1e-3\n'

@@ -13,7 +13,7 @@ from accelsim.chip import Chip
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.timing.digital import ENGINE, runs_of
 from accelsim.timing.digital import service_ps as engine_ps
-from accelsim.timing.graph import Edge, Stage, TokenGraph, picoseconds
+from accelsim.timing.graph import Edge, Stage, TokenGraph, picoseconds, times_each
 from accelsim.timing.grid import Grid, Ints, needs, whole
 from accelsim.timing.mesh import Place, transfer
 from accelsim.timing.serial import SerialTimes
@@ -149,7 +149,7 @@ class Builder:
             return Stage(name=step.name, layer=step.name, service_ps=self._digital(mapped), inputs=inputs)
         t = stage_ps(layer, self.chip)
         waves = -(-_reads_of(mapped, layer) // mapped.copies)
-        service = waves * layer.n_input_slices * t
+        service = times_each(waves, layer.n_input_slices * t)
         bus = self._bus(mapped, waves)
         holds: tuple[str, ...] = ()
         tiles = [tile for tile in (mapped.tiles[0], mapped.tiles[-1]) if tile in self.placed.shared]
@@ -176,7 +176,7 @@ class Builder:
         on_a_tile = min(1.0, math.ceil(blocks * chip.arrays_per_tile / copy) / blocks) if copy > chip.arrays_per_tile else 1.0
         copies = max(1, min(mapped.copies, chip.arrays_per_tile // copy)) if copy <= chip.arrays_per_tile else 1
         bits = layer.operator.n_rows * on_a_tile * copies * self.bits
-        return waves * picoseconds(math.ceil(bits / chip.bus_bits) / chip.clock_hz)
+        return times_each(waves, picoseconds(math.ceil(bits / chip.bus_bits) / chip.clock_hz))
 
     def _digital(self, mapped: MappedStep) -> Ints:
         """Return how long a tile's digital units work on each token."""

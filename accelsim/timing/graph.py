@@ -20,11 +20,21 @@ from accelsim.timing.grid import Ints
 from devices.base.errors import SpecError
 
 PS = 1e-12
+LONGEST_S = 4e6
+"""Picoseconds are counted in 63 bits, which end at 9e6 s."""
 
 
 def picoseconds(seconds: float) -> int:
-    """Return a time in whole picoseconds, the nearest."""
+    """Return a time in whole picoseconds, the nearest; SpecError for times that cannot be counted so."""
+    if not seconds <= LONGEST_S:
+        raise SpecError(f"a service takes {seconds:g} s, and times up to {LONGEST_S:g} s can be told; shorten the times of drive and chip")
     return round(seconds / PS)
+
+
+def times_each(counts: Ints, each_ps: int) -> Ints:
+    """Return how long so many times `each_ps` are; SpecError for times that cannot be counted."""
+    picoseconds(float(counts.max(initial=0)) * each_ps * PS)
+    return counts * each_ps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,6 +114,15 @@ class TokenGraph:
     def n_tokens(self) -> int:
         """Tokens of one image, of all stages."""
         return sum(stage.n_tokens for stage in self.stages)
+
+    def check_span(self, n_images: int) -> None:
+        """Raise SpecError where a run may take longer than can be counted."""
+        span = n_images * sum(float(stage.service_ps.sum(dtype=float)) + stage.fill_ps for stage in self.stages) * PS
+        if span > LONGEST_S:
+            raise SpecError(
+                f"{n_images} images may take {span:g} s, and times up to {LONGEST_S:g} s can be told; give fewer images, or shorten the "
+                "times of drive and chip"
+            )
 
     def readers(self) -> list[list[tuple[int, Edge]]]:
         """Return, for each stage, who reads it, through which edge."""

@@ -80,6 +80,7 @@ def simulate(
     notes: list[str] = []
     if engine == "des":
         timed, notes = _affordable(timed, images, copies=copies, token=token, rooms=rooms)
+    timed.graph.check_span(images)
     entry = _arrivals(arrivals, images, seed)
     lower = bound(timed.graph)
     times: Times | None = None
@@ -111,6 +112,7 @@ def times_of(
     """Return every token's times, as `simulate` with the same arguments has them; raise SpecError for the bound, which has none."""
     _check(engine, images, token, service)
     timed = map_in_time(plan, copies=copies, token=token, rooms=rooms)
+    timed.graph.check_span(images)
     if engine == "bound":
         raise SpecError('the bound knows no times of tokens; take engine="recurrence" or "des"')
     if engine == "recurrence":
