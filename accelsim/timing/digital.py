@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from accelsim.chip import OF_ENGINES, Chip, Digital, Port
 from accelsim.placement import PlacedLayer
 from accelsim.stored_weights import WordSite
-from accelsim.timing.graph import picoseconds
+from accelsim.timing.graph import PS, picoseconds
 from accelsim.timing.steps import Step
 from accelsim.timing.systolic import groups_of, layer_cycles
 from accelsim.values_in_memory import Access, accesses_of
@@ -149,4 +149,4 @@ def engine_s(layers: Sequence[PlacedLayer], chip: Chip | None) -> float:
     if chip is None or chip.digital is None or chip.serial is not None:
         return 0.0
     works = [service_ps(layer, chip) for layer in layers if layer.is_digital]
-    return (sum(works) if chip.digital.shared else max(works, default=0)) * 1e-12
+    return (sum(works) if chip.digital.shared else max(works, default=0)) * PS
