@@ -19,7 +19,7 @@ from validation.tables import SEED, Row
 
 NETWORKS = ("fashion_cnn", "digit_cnn")
 RATES_P = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
-VALUE_RATES_P = (1e-5, 1e-4, 1e-3)
+VALUE_RATES_P, LASTING_RATES_P = (1e-5, 1e-4, 1e-3), (1e-4, 1e-2)
 BITS = (4, 8)
 N_IMAGES = 32
 BAR = 0.03
@@ -42,8 +42,9 @@ class Case:
     @property
     def assignments(self) -> tuple[str, ...]:
         """What is set in the preset."""
-        if self.what == "weights":
-            memory = ("use=exponential", f"error_rate_p={self.error_rate_p}", f"word.n_bits={self.n_bits}")
+        if self.what in ("weights", "lasting"):
+            kind = "persistent" if self.what == "lasting" else "transient"
+            memory = ("use=exponential", f"error_rate_p={self.error_rate_p}", f"word.n_bits={self.n_bits}", f"faults.kind={kind}")
             return ("cell.programming=none", *(f"memory.weights.{one}" for one in memory))
         values = [f"memory.{part}.{one}" for part in ("activations", "partial_sums") for one in ("use=exponential",)]
         rates = [f"memory.{part}.error_rate_p={self.error_rate_p}" for part in ("activations", "partial_sums")]
@@ -52,9 +53,10 @@ class Case:
 
 
 def cases(networks: tuple[str, ...] = NETWORKS, rates: tuple[float, ...] = RATES_P) -> Iterator[Case]:
-    """Yield the cells: weights of 4 and 8 bits, then crossbars with activations of 8 bits and partial sums of 12."""
+    """Yield the cells: weights of 4 and 8 bits, of 8 with faults that last, crossbars with activations of 8 bits and partial sums of 12."""
     for network in networks:
         yield from (Case(network=network, what="weights", n_bits=n, error_rate_p=p) for n in BITS for p in rates)
+        yield from (Case(network=network, what="lasting", n_bits=8, error_rate_p=p) for p in LASTING_RATES_P if p in rates)
         yield from (Case(network=network, what="values", n_bits=8, error_rate_p=p) for p in VALUE_RATES_P if p in rates)
 
 
@@ -94,18 +96,20 @@ def _row(case: Case, n_images: int, rel_error: float) -> Row:
         "n_trials": trials.n_trials,
         "n_effective": "" if trials.n_effective is None else f"{trials.n_effective:.0f}",
         "importance": "importance" in trials.control_variate,
-        "chip_sd_ratio": f"{report.mse_chip_sd / trials.mse_chip_sd:.2f}" if report.mse_chip_sd and trials.mse_chip_sd else "",
+        "chip_sd_ratio": f"{report.mse_chip_sd / trials.mse_chip_sd:.2f}" if case.what == "lasting" and report.mse_chip_sd else "",
         "cpu_s": f"{spent:.1f}",
         "mc_cpu_s": f"{trials.cpu_s:.1f}",
     }
 
 
 def judged(rows: list[Row]) -> dict[str, list[str]]:
-    """Return the cells beyond the bar, and those whose prediction is wrongly called valid."""
+    """Return the cells beyond the bar, those whose prediction is wrongly called valid, and how many each method answered."""
     beyond = [str(row["cell"]) for row in rows if str(row["within"]) != "True"]
     wrong = [
         str(row["cell"])
         for row in rows
         if str(row["valid"]) == "True" and abs(float(row["ratio"]) - 1.0) > 0.05 + 2.0 * float(row["se_rel"])
     ]
-    return {"beyond_bar": beyond, "wrongly_valid": wrong}
+    methods = sorted({str(row["method"]) for row in rows})
+    answered = [f"{name} {sum(row['method'] == name for row in rows)} of {len(rows)}" for name in methods]
+    return {"beyond_bar": beyond, "wrongly_valid": wrong, "answered_by": answered}

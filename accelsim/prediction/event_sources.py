@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.question import Question
@@ -21,6 +22,7 @@ from accelsim.response.weights import Weights
 from accelsim.stored_signals import SignalSite
 from accelsim.stored_weights import WordSite
 from devices.stuck import StuckAt
+from workloads.lane_products import LaneChanges, add_lane_products
 from workloads.network import INPUT, Network, NodeIndex, from_lanes, to_lanes
 from workloads.operators.base import Array
 from workloads.operators.matrix import MatrixOperator
@@ -29,12 +31,14 @@ from workloads.walk import rewalk, walk
 
 UNIFORM = 0.1
 """Share of events that are drawn whatever their linear damage."""
-IMAGES = 16
-"""Images that meet an event together: one vector of lanes."""
+IMAGES, KEPT_BYTES = 32, 2**29
+"""Images that are looked at together, and what may be kept of them."""
 SCALES = 0.02, 3.0
 """Least and largest share of linear damage that a few events are believed to show."""
-PER_VISIT = 4
+PER_VISIT = 16
 """Events of a value that are tried on each of those images before others are taken."""
+LANE_EFFORT = 1.0 / 16.0
+"""Effort of an event that a single image meets."""
 
 
 class Source(ABC):
@@ -43,6 +47,9 @@ class Source(ABC):
     cause: str
     layer: str
     linear: float
+    lasting: bool
+    effort: float = 1.0
+    """What an event costs, in passes of a chunk of images."""
 
     def __init__(self) -> None:
         self.found: list[float] = []
@@ -70,9 +77,14 @@ class Source(ABC):
         return float(np.std(self.found, ddof=1) / np.sqrt(self.n)) if self.n > 1 else 0.0
 
     @property
-    def chip_variance(self) -> float:
-        """Variance over chips of the MSE by faults that last: the sum of p_e D_e^2."""
+    def square(self) -> float:
+        """The sum of p_e D_e^2, D_e being what an event does; of a single image, where faults are fresh."""
         return float(np.mean(self.squares)) if self.squares else 0.0
+
+    @property
+    def chip_variance(self) -> float:
+        """Variance over chips of the MSE by faults that last, to first order."""
+        return self.square if self.lasting else 0.0
 
     @abstractmethod
     def sample(self, n: int) -> None:
@@ -167,12 +179,17 @@ class Runner:
     def __init__(self, graph: Network, samples: Samples, view: Weights) -> None:
         self.graph, self.view, self.samples = graph, view, samples
         self.kept: dict[int, dict[NodeIndex, Array]] = {}
+        self.bytes_each = 4 * sum(int(np.prod(shape)) for shape in (graph.input_shape, *(node.shape for node in graph.nodes)))
+        self.size = max(1, min(IMAGES, KEPT_BYTES // self.bytes_each))
 
     def chunk(self, random: np.random.Generator) -> dict[NodeIndex, Array]:
-        """Return all values of a random chunk of images, the network's input among them."""
-        start = int(random.integers(max(1, len(self.samples) // IMAGES))) * IMAGES
+        """Return all values of a chunk of images, the network's input among them: each image is as likely; few are there repeatedly."""
+        start = int(random.integers(len(self.samples))) // self.size * self.size
         if start not in self.kept:
-            images = to_lanes(self.samples.x[start : start + IMAGES])
+            if (len(self.kept) + 1) * self.size * self.bytes_each > KEPT_BYTES:
+                self.kept.clear()
+            chosen = np.arange(start, min(start + self.size, len(self.samples)))
+            images = to_lanes(self.samples.x[np.tile(chosen, max(1, self.size // len(chosen)))])
             values = walk(self.graph, images, apply=self.view.applied_to(self.graph), keep=True)
             self.kept[start] = {**values, INPUT: images}
         return self.kept[start]
@@ -190,22 +207,55 @@ class Runner:
 
 
 class WeightSource(Source):
-    """Faults of one bit, or one cell, of a layer's weights: one meets all images of a chunk."""
+    """Faults of one bit, or one cell, of a layer's weights: each image meets one of its own, or where cells conduct all meet the same."""
 
     def __init__(self, cause: str, events: WeightEvents, runner: Runner, random: np.random.Generator) -> None:
         Source.__init__(self)
         self.cause, self.layer, self.events, self.runner, self.random = cause, events.layer.name, events, runner, random
-        self.linear = float(events.damage.sum())
+        self.linear, self.lasting = float(events.damage.sum()), events.lasting
+        buffers = events.layer.buffers
+        self.by_lane = events.layer.is_digital and (buffers is None or buffers.sums is None)
+        self.effort = LANE_EFFORT if self.by_lane else 1.0
 
     def sample(self, n: int) -> None:
         """Sample events in proportion to (1), on chunks of images taken at random."""
         shares = _shares(self.events.damage.reshape(-1, 1), self.events.reach.reshape(-1, 1))[:, 0]
         sums = np.cumsum(shares)
-        for at in np.minimum(np.searchsorted(sums, self.random.random(n) * sums[-1]), sums.size - 1):
-            p, q, found = float(self.events.p.ravel()[at]), float(shares[at] / sums[-1]), self._run(int(at))
-            self.found.append(p * (1.0 - p) * found / q)
-            self.bits.append(self.events.bit)
-            self.squares.append(p * found**2 / q if self.events.lasting else 0.0)
+        target = self.n + n
+        while self.n < target:
+            values = self.runner.chunk(self.random)
+            n_lanes = values[INPUT].shape[-1] if self.by_lane else target - self.n
+            n_events = -(-n_lanes // 2) if self.by_lane and self.events.lasting else n_lanes
+            at = np.minimum(np.searchsorted(sums, self.random.random(n_events) * sums[-1]), sums.size - 1)
+            p, q = self.events.p.ravel()[at], shares[at] / sums[-1]
+            found, squares = self._lane_by_lane(values, at, n_lanes) if self.by_lane else self._one_by_one(at)
+            self.found.extend(map(float, p * (1.0 - p) * found / q))
+            self.bits.extend([self.events.bit] * n_events)
+            self.squares.extend(map(float, p * squares / q))
+
+    def _one_by_one(self, at: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Return the squared changes by events `(n,)`, each the mean over a chunk of images, and what they are squared."""
+        found = np.array([self._run(int(one)) for one in at])
+        return found, found**2
+
+    def _lane_by_lane(self, values: dict[NodeIndex, Array], at: NDArray[np.int64], n_lanes: int) -> tuple[Array, Array]:
+        """Return the squared changes by events, each on an image of its own, and their squares; of lasting ones on two, and the product.
+
+        The product of what an event does to two images is, on average, the square of what it does to all of them.
+        """
+        lanes = self.random.permutation(n_lanes)
+        of_lane = np.empty(n_lanes, np.int64)
+        of_lane[lanes] = np.resize(at, n_lanes)
+        node, layer = self.events.layer.node, self.events.layer
+        own, x = values[node].copy(), self.runner.view.arriving(node, values[self.runner.graph.nodes[node].inputs[0]])
+        change = self.events.change.ravel()[of_lane].astype(np.float32)
+        add_lane_products(layer.operator, LaneChanges(starts=np.arange(n_lanes + 1), number=of_lane, change=change), x, own)
+        off = self.runner.change(values, node, own=own)[lanes]
+        if not self.events.lasting:
+            return off, off**2
+        n = len(at)
+        second = np.append(off[n:], off[n_lanes - n : n])  # an odd lane's event has no second image
+        return 0.5 * (off[:n] + second), off[:n] * second
 
     def exactly(self, at: int) -> float:
         """Return what one event counts in the sum, on a chunk of images taken at random."""
@@ -275,6 +325,7 @@ class SignalSource(Source):
                     self.squares.append(float(np.where(sums[-1] > 0.0, chosen / q, 0.0).mean()) * float(off.mean()) ** 2)
                 else:
                     self.found.extend(map(float, found))
+                    self.squares.extend(map(float, found * off))
         return PER_VISIT * (1 if self.lasting else n_images)
 
     def _places(self, values: dict[NodeIndex, Array]) -> list[Array]:

@@ -186,7 +186,7 @@ def corrected(question: Question, response: Response) -> Verdict:
         covariance=None if response.covariance is None else scale * response.covariance,
         by_output=None,
         accuracy=trials.accuracy,
-        details={"n_trials": float(trials.n_trials), "variance_factor": trials.variance_factor},
+        details={"n_trials": float(trials.n_trials), "variance_factor": trials.variance_factor, "chip_sd": trials.mse_chip_sd},
     )
 
 

@@ -10,7 +10,9 @@ from accelsim.ledger import LayerPower, read_power
 from accelsim.placement import PlacedLayer, Plan, check_question
 from accelsim.prediction.accuracy import accuracy, corrected_accuracy, predicted_accuracy
 from accelsim.prediction.attribution import attribution_by_cause, attribution_by_layer
+from accelsim.prediction.event_sources import sources_of
 from accelsim.prediction.events import CAUSES, with_faults, without_faults
+from accelsim.prediction.joint_faults import can_be_joint, joint_faults, rare_for
 from accelsim.prediction.methods import METHODS, choose
 from accelsim.prediction.question import Question, Verdict
 from accelsim.report.provenance import provenance_of
@@ -33,7 +35,7 @@ from workloads.samples import Samples
 Method = Literal["auto", "adjoint", "sketched", "covariance", "corrected"]
 DEFAULT_MEMORY_BYTES = 8 * 2**30
 FAULTS_OF = "faults of "
-FAULT_DETAILS = (*(f"{cause}_mse" for cause in CAUSES), "fault_chip_variance", "healthy_variance", "n_events")
+FAULT_DETAILS = (*(f"{cause}_mse" for cause in CAUSES), "fault_chip_variance", "healthy_variance", "n_events", "n_faults")
 BYTES_PER_WEIGHT = 52
 """The weight, its mean, variance, targets and coefficient, and a programming while it is drawn; measured with VGG-16."""
 
@@ -112,14 +114,21 @@ def _verdict_with_faults(question: Question, response: Response, method: str) ->
     sound = respond(plan, question.graph, question.samples, seed=question.seed, n_probes=n_probes, errors=errors, view=programmer.mean)
     healthy = choose(method, replace(question, plan=plan, programmer=programmer, errors=errors), sound)
     sound = _sound_of(response, sound)
-    verdict = with_faults(question, sound, healthy, plan)
-    if method == "auto" and verdict.rel_error_estimate > question.tol_rel:
-        why = f"faults by single events would be off by about {100 * verdict.rel_error_estimate:.0f} %"
-        trials = METHODS["corrected"](question, response)
-        if trials.rel_error_estimate > verdict.rel_error_estimate:
-            return verdict, sound
-        verdict = replace(trials, reason=f"{why}; {trials.reason}", details={**trials.details, **_of_faults(verdict)})
-    return verdict, sound
+    sources, together = sources_of(question, sound, plan), method == "auto" and can_be_joint(question.plan)
+    verdict = with_faults(question, sound, healthy, plan, sources, patient=not together)
+    if together and verdict.rel_error_estimate > question.tol_rel and verdict.details["n_faults"] < rare_for(question.plan):
+        verdict = with_faults(question, sound, healthy, plan, sources)
+    if method != "auto" or verdict.rel_error_estimate <= question.tol_rel:
+        return verdict, sound
+    why, tried = f"faults by single events would be off by about {100 * verdict.rel_error_estimate:.0f} %", [verdict]
+    if together:
+        tried.append(joint_faults(question, response, healthy, plan, sources))
+    if tried[-1].rel_error_estimate > question.tol_rel:
+        tried.append(METHODS["corrected"](question, response))
+    best = min(tried, key=lambda one: one.rel_error_estimate)
+    if best is not verdict:
+        best = replace(best, reason=f"{why}; {best.reason}", details={**best.details, **_of_faults(verdict)})
+    return best, sound
 
 
 def _of_faults(verdict: Verdict) -> dict[str, float]:
@@ -225,7 +234,9 @@ def _mean_activity(plan: Plan, response: Response) -> dict[str, Array]:
 
 
 def _chip_sd(response: Response, wanted: Array, verdict: Verdict) -> float | None:
-    """Return the first-order spread over chips, scaled to the better closure's variance where there is one."""
+    """Return the spread over chips: sampled where faults that last meet, else of first order, scaled to the better closure's variance."""
+    if "chip_sd" in verdict.details and verdict.details.get("fault_chip_variance", 0.0) > 0.0:
+        return verdict.details["chip_sd"]
     sd, by_faults = response.chip_sd(wanted), verdict.details.get("fault_chip_variance", 0.0)
     if sd is None:
         return None

@@ -87,9 +87,13 @@ def importance_of(plan: Plan, response: Response, scales: Mapping[NodeIndex, Arr
     powers = {layer.node: response.layers[layer.name].power for layer in plan.layers}
     damages = {}
     for node, site in sites.items():
-        power = powers[node] + FLOOR * powers[node].mean()
-        if not np.any(power > 0.0):
-            power = np.ones_like(power)
+        power = floored(powers[node])
         damages[node] = np.stack([(change**2 * power).ravel() for _, _, change in site.events()]) * scales[node][:, None]
     found = Importance(sites, damages)
     return found if found.total > 0.0 and found.n_faults < ENOUGH else None
+
+
+def floored(power: Array) -> Array:
+    """Return a layer's response power with the least that every weight counts."""
+    least = power + FLOOR * power.mean()
+    return least if np.any(least > 0.0) else np.ones_like(power)

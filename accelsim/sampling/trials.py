@@ -6,7 +6,6 @@
 Both are means over images and outputs; the weights of a trial are shared by all images and positions.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from accelsim.response.labels import usable_labels
 from accelsim.response.passes import Linearization, linearize, push
 from accelsim.sampling.importance import Importance
 from accelsim.sampling.programmings import Draw, Programmer, reads_of
-from accelsim.stored_signals import SignalSite
+from accelsim.stored_signals import Reader, SignalSite
 from accelsim.stored_weights import WordSite
 from devices.base.stream import normals, site_id
 from workloads.network import Network, NodeIndex, from_lanes
@@ -25,7 +24,7 @@ from workloads.operators.base import Array
 from workloads.operators.matrix import MatrixOperator
 from workloads.program import Program
 from workloads.samples import Samples
-from workloads.walk import run
+from workloads.walk import Apply, run
 
 N_POWER_TRIALS = 16
 
@@ -142,14 +141,17 @@ class TrialRunner:
         return [_flat(push(point, errors, bias_errors)) for point in self.points]
 
     def applied(
-        self, draw: Draw, trial: int, *, number: int, meter: "_Meter | None" = None, sign: float = 1.0, reads: int | None = None
-    ) -> Callable[[NodeIndex, tuple[Array, ...]], Array]:
-        """Return the `apply` that walks chunk `number` on the chip of a draw, reads and stored values included."""
+        self, draw: Draw, trial: int, *, number: int, meter: "_Meter | None" = None, sign: float = 1.0, reads: int | None = None,
+        stored: Reader | None = None,
+    ) -> Apply:
+        """Return the `apply` that walks chunk `number` on the chip of a draw, reads and stored values included; `stored` reads these."""
         view = draw.view
 
-        def stored(site: SignalSite, block: int, values: Array) -> Array:
+        def sampled(site: SignalSite, block: int, values: Array) -> Array:
             again = reads if reads is not None and site.is_fresh else trial
             return site.sampled(values, seed=self.seed, trial=again, chunk=number, number=block, sign=sign)
+
+        stored = stored or sampled
 
         def apply(i: NodeIndex, inputs: tuple[Array, ...]) -> Array:
             operator = self.graph.nodes[i].operator
