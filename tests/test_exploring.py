@@ -132,6 +132,41 @@ def test_a_search_killed_while_it_asked_or_told_goes_on_the_same(tmp_path: Path)
         assert records(search(n_trials=6, out=folder)) == whole, n_bytes
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [*lines[:4], b"3", *lines[5:]], lambda lines: [line.replace(b'"op_code"', b'"opcode"') for line in lines],
+        lambda lines: [line.replace(b"mapping.levels", b"mapping.level") for line in lines],
+    ],
+)  # fmt: skip
+def test_a_damaged_journal_is_one_message_and_loses_no_answer(tmp_path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    whole = search(n_trials=3, out=tmp_path / "search")
+    journal = tmp_path / "search" / "journal.log"
+    journal.write_bytes(b"\n".join(change(journal.read_bytes().split(b"\n"))))
+    with pytest.raises(RunFolderError, match=r"journal\.log is damaged \(.*\); remove it, and the same search computes only what"):
+        search(n_trials=3, out=tmp_path / "search")
+    journal.unlink()
+    again = search(n_trials=3, out=tmp_path / "search")
+    assert records(again) == records(whole)
+    assert again.n_computed == 0
+
+
+def test_a_journal_elsewhere_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "secret").write_text("{}\n")
+    (tmp_path / "search" / "journal.log").symlink_to(tmp_path / "secret")
+    with pytest.raises(RunFolderError, match=r"search: journal\.log is a link that leads out"):
+        search(out=tmp_path / "search")
+
+
+def test_a_search_that_was_stopped_is_a_page(tmp_path: Path) -> None:
+    def stop(n: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    found = search(n_trials=6, out=tmp_path / "search", progress=stop)
+    assert records(load_report(tmp_path / "search")) == records(found)  # type: ignore[arg-type]
+
+
 def test_optuna_reads_the_journal(tmp_path: Path) -> None:
     report = search(out=tmp_path / "search", constraints=["accuracy >= 0.5"])
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "search" / "journal.log")))

@@ -8,8 +8,9 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -21,7 +22,7 @@ from accelsim.exploring.trial import POWER_SHARE, Scales, answered
 from accelsim.placement import place
 from accelsim.report.explore_report import ExploreReport, ExploreTrial
 from accelsim.report.files import check_inside
-from accelsim.report.search_folder import JOURNAL, write_found
+from accelsim.report.search_folder import COMMAND, EXPLORE, JOURNAL, write_found
 from accelsim.report.sweep_point import SweepPoint
 from accelsim.sweeping.axes import OF_RUN, Axis, axes_of
 from accelsim.sweeping.pool import Pool
@@ -39,6 +40,8 @@ Sampler = Literal["tpe", "nsga2", "random"]
 Progress = Callable[[int, int], None]
 """Called with trials known and trials to come, after each batch."""
 TRIALS, STUDY = "trials", "accelsim"
+OWN = (TRIALS, EXPLORE, COMMAND, "table.csv", "report.html", f"{JOURNAL}.lock")
+"""What a search whose journal was removed has left."""
 LEAST_SHARE = 0.05
 MAX_TRIALS = 100_000
 _G_USED = "mapping.g_used_siemens"
@@ -168,17 +171,35 @@ class _Search:
         if self.folder is not None:
             _prepare(self.folder)
             _end_at_a_line(self.folder / JOURNAL)
-            backend = optuna.storages.journal.JournalFileBackend(str(self.folder / JOURNAL))
-            storage = optuna.storages.JournalStorage(backend)
         directions = [aim.direction for aim in self.aims]
-        study = optuna.create_study(study_name=STUDY, storage=storage, directions=directions, load_if_exists=True, sampler=self._sampled(0))
+        with self._reading():
+            if self.folder is not None:
+                backend = optuna.storages.journal.JournalFileBackend(str(self.folder / JOURNAL))
+                storage = optuna.storages.JournalStorage(backend)
+            study = optuna.create_study(
+                study_name=STUDY, storage=storage, directions=directions, load_if_exists=True, sampler=self._sampled(0)
+            )
+            known = dict(study.user_attrs)
         question = self._question()
-        if study.user_attrs.get("question", question) != question:
+        if known.get("question", question) != question:
             raise RunFolderError(f"out: {self.folder} holds another search (other network, spec, space, aims or seed); give another name")
-        if "question" not in study.user_attrs:
+        if "question" not in known:
             study.set_user_attr("question", question)
             study.set_metric_names([aim.name for aim in self.aims])
         return study
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turn what Optuna, or what reads its answers, makes of a damaged journal into one message."""
+        try:
+            yield
+        except (LookupError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+            if self.folder is None or isinstance(error, AccelsimError):
+                raise
+            said = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+            raise RunFolderError(
+                f"out: {self.folder / JOURNAL} is damaged ({said}); remove it, and the same search computes only what {TRIALS} lacks"
+            ) from error
 
     def _question(self) -> str:
         axes = json.dumps([[a.full_path, list(a.values), str((a.low, a.high)), a.scale] for a in self.axes], sort_keys=True)
@@ -201,7 +222,8 @@ class _Search:
         n_batch = 0
         while n_batch * self.batch < self.n_trials:
             size = min(self.batch, self.n_trials - n_batch * self.batch)
-            numbers = self._asked(n_batch, size)
+            with self._reading():
+                numbers = self._asked(n_batch, size)
             self._answer(numbers, executor, workers)
             n_batch += 1
             if self.folder is not None:
@@ -237,8 +259,9 @@ class _Search:
         return {axis.path: json.loads(params[axis.path]) if _is_written(axis) else params[axis.path] for axis in self.axes}
 
     def _answer(self, numbers: Sequence[int], executor: Executor | None, workers: int | None) -> None:
-        trials = {t.number: t for t in self.study.get_trials(deepcopy=False)}
-        points = [self._values(trials[number].params) for number in numbers]
+        with self._reading():
+            trials = {t.number: t for t in self.study.get_trials(deepcopy=False)}
+            points = [self._values(trials[number].params) for number in numbers]
         options: dict[str, Any] = {"timed": self.timed, "scales": self.scales, "options": self.options}
         if not any(axis.path == OF_RUN + POWER_SHARE for axis in self.axes):
             options[POWER_SHARE] = 1.0
@@ -251,7 +274,8 @@ class _Search:
         self.n_computed += report.n_computed
         for number, point in zip(numbers, report.points):
             self.answers[number] = point
-            self._tell(number, point)
+            with self._reading():
+                self._tell(number, point)
 
     def _tell(self, number: int, point: SweepPoint) -> None:
         optuna = _optuna()
@@ -308,7 +332,7 @@ def _prepare(folder: Path) -> None:
         check_inside(folder / JOURNAL)
     except RunFolderError as error:
         raise RunFolderError(f"out: {folder}: {error}") from None
-    if folder.is_dir() and not (folder / JOURNAL).exists() and any(folder.iterdir()):
+    if folder.is_dir() and not (folder / JOURNAL).exists() and any(one.name not in OWN for one in folder.iterdir()):
         raise RunFolderError(f"out: {folder} is a folder with other things in it, not of a search; give another name")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ _OF_FILE = re.compile(
     r"\b(?:axes|space|points|options|run|design|n_points|seed|objectives|constraints|n_trials|batch|sampler|scales|out|set)\b[^\n]*: "
 )
 """Fields of the file of a sweep or a search."""
-_NEEDS = re.compile(r"needs (?:Optuna|PyTorch)|no samples file '|: File name too long$", re.MULTILINE)
+_NEEDS = re.compile(r"needs (?:Optuna|PyTorch)|no (?:samples|network) file '|: File name too long$", re.MULTILINE)
 """Refusals of an extra that is not there, and of files by the name that the mutant gives them."""
 _NOT_FINITE = re.compile(r"(?<![\w.'])[-+]?(nan|inf)(?![\w.'(])", re.IGNORECASE)
 _NUMPY_NOTE = re.compile(r"note: .*(encountered in|divide by zero|Warning|deprecated)")
