@@ -94,7 +94,7 @@ def inferences_per_second(plan: Plan) -> float:
     n_reads = _most_reads(plan, engine)
     if n_reads and drive.t_read_s is None:
         raise SpecError(
-            "drive.t_read_s: absent, but the power of converters and memories of known energy needs it, or drive.rate_hz; set one of them"
+            'drive.t_read_s: absent, but the power of converters and memories of known energy needs it; set drive.t_read_s="100 ns"'
         )
     return 1.0 / max(engine, n_reads * (drive.t_read_s or 0.0))
 
