@@ -192,6 +192,7 @@ def test_faults_that_do_not_err_alone_are_left_to_trials() -> None:
     plan = digits_plan("cnn", *DENSE, "memory.weights.error_rate_p=0.02", *(f"memory.weights.faults.{one}" for one in columns))
     assert not joint_faults.can_be_joint(plan)
     assert joint_faults.can_be_joint(digits_plan("cnn", *DENSE, "memory.weights.error_rate_p=0.02"))
+    assert not joint_faults.can_be_joint(digits_plan("cnn", *DENSE, "memory.weights.error_rate_p=0.2")), "too many"
     assert joint_faults.can_be_joint(digits_plan("cnn", *DENSE, "memory.weights.error_rate_p=0.02", "mapping.array.n_rows=20"))
     sums = ("mapping.array.n_rows=20", "memory.partial_sums.use=exponential", "memory.partial_sums.error_rate_p=1e-3")
     assert not joint_faults.can_be_joint(digits_plan("cnn", *DENSE, "memory.weights.error_rate_p=0.02", *sums))

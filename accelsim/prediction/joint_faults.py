@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
-from accelsim.placement import Plan
+from accelsim.placement import PlacedLayer, Plan
 from accelsim.prediction.event_sources import SCALES, Source, WeightSource
 from accelsim.prediction.question import Question, Verdict
 from accelsim.response.labels import usable_labels
@@ -41,11 +41,14 @@ LANES = 64
 """Images that pass together, at least; few images are repeated, each time with other faults."""
 MAX_BYTES = 2**29
 """Values of the lanes that pass together."""
-MIN_PASSES, MAX_LANES = 24, 200_000
+MIN_PASSES, MAX_LANES, MAX_PRODUCTS = 24, 200_000, 1e13
+"""Passes at least; lanes at most, and their multiply-adds (a few minutes), as trials of `corrected` have them."""
 FEW_FAULTS = 5.0
 """Faults of a trial, as many as count, below which they are drawn by importance; it takes half as long again."""
 RARE = 0.02
 """Faults of values at a time, as many as count, below which single events cost less than passes."""
+MAX_WRONG = 0.15
+"""Share of the products whose weight may be wrong: 0.3 took minutes."""
 LEFT_OUT = 0.004
 N_CHIPS = 240
 """Trials that say how far chips are apart."""
@@ -56,7 +59,13 @@ OWN_TRIALS = 0x5EED_C0DE_0000_0003
 
 
 def can_be_joint(plan: Plan) -> bool:
-    """Whether all of a plan's faults are wrong bits that err independently, where sums of weights' products are not stored."""
+    """Whether all of a plan's faults are wrong bits that err independently, where sums of weights' products are not stored.
+
+    Where too many weights are wrong at a time, products of single weights cost more than what images of their own save.
+    """
+    wrong = sum(layer.n_products * _wrong_share(site) for layer, site in _digital(plan))
+    if wrong > MAX_WRONG * sum(layer.n_products for layer, _ in _digital(plan)):
+        return False
     for layer in plan.layers:
         if isinstance(layer.site, WordSite):
             stored_sums = layer.buffers is not None and layer.buffers.sums is not None
@@ -65,6 +74,15 @@ def can_be_joint(plan: Plan) -> bool:
         elif layer.site.is_sparse:
             return False
     return True
+
+
+def _digital(plan: Plan) -> list[tuple[PlacedLayer, WordSite]]:
+    return [(layer, layer.site) for layer in plan.layers if isinstance(layer.site, WordSite)]
+
+
+def _wrong_share(site: WordSite) -> float:
+    """Return how many of a layer's words have a wrong bit at a time, at most."""
+    return 1.0 - float(np.prod(1.0 - np.maximum(*wrong_rates(site.memory)))) if site.is_sparse else 0.0
 
 
 def rare_for(plan: Plan) -> float:
@@ -227,7 +245,8 @@ class _Joint:
         """Pass until the MSE is known well enough, its part without faults being given; tested at fixed numbers of passes."""
         n_images, n_out = self.question.wanted.shape
         tally, enough = _Tally(shifts=np.zeros((n_images, n_out)), squares=np.zeros(n_images)), MIN_PASSES
-        most = max(MIN_PASSES, MAX_LANES // (n_images * self.copies))
+        products = sum(layer.n_products for layer in self.question.plan.layers)
+        most = max(MIN_PASSES, int(min(MAX_LANES, MAX_PRODUCTS / products)) // (n_images * self.copies))
         while tally.n_passes < most:
             self._pass(tally)
             if tally.n_passes == enough:
