@@ -34,7 +34,7 @@ SPEC = (
 """Energies: a 22 nm, 32 KB memory by CACTI, writes as reads (0.75 to 1.1 times a read by the same tool)."""
 BUDGETS_REL = (0.75, 0.85, 0.95)
 """Budgets over the power with all cells at g_max and memories at Vmin."""
-N_IMAGES, FEW_IMAGES = 64, {"resnet8_cifar10": 16}
+N_IMAGES, FEW_IMAGES = 32, {"resnet8_cifar10": 16}
 """Images that designs are made for, and as many others that judge them; few where a trial is slow."""
 MOVED = ("scales", "memories", "joint")
 

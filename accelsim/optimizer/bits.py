@@ -6,9 +6,9 @@ over layers (errors of different converters hardly meet). For a price lambda of 
     n_l(lambda) = argmin_n e_l(n) + lambda P_l(n),                                                            (1)
 
 which visits the corners of the lower convex hull of all combinations, from every converter at its largest to every one at its smallest.
-At each corner the scales' closed form says what the rest of the budget buys; the best corner, improved by single changes and exchanges, is
-the answer. Between two corners no combination is below their chord, so the best point on the chords bounds what any choice of bits
-could reach: the gap is reported.
+At each corner the scales' closed form, with memories that move by the same price, says what the rest of the budget buys; the best corner,
+improved by single changes and exchanges, is the answer. Between two corners no combination is below their chord, so the best point on the
+chords bounds what any choice of bits could reach: the gap is reported.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,13 +104,19 @@ def _model(layer: PlacedLayer) -> ConverterCost:
 
 
 def choose_bits(
-    table: BitTable, problem: Problem, present: Mapping[str, int], *, power_budget_w: float | None, mse_budget: float | None
-) -> BitChoice | Infeasible:
-    """Return the bits with which the scales' optimum is best: least MSE within a power, or least power within an MSE."""
+    table: BitTable, problem: Problem, present: Mapping[str, int], *, power_budget_w: float | None, mse_budget: float | None,
+    solve: "Callable[[Problem], tuple[float, float] | Infeasible] | None" = None,
+) -> BitChoice | Infeasible:  # fmt: skip
+    """Return the bits with which the rest's optimum is best: least MSE within a power, or least power within an MSE.
+
+    The rest are the scales, by their closed form, or what `solve` moves: it returns MSE and power of a problem's optimum.
+    """
     now = table.totals([table.bits.index(present[name]) if present[name] in table.bits else len(table.bits) - 1 for name in table.layers])
 
     def value(mse: float, power_w: float) -> "tuple[float, float] | Infeasible":
         moved = problem.moved(mse - now[0], power_w - now[1])
+        if solve is not None:
+            return solve(moved)
         found = minimize_mse(moved, power_budget_w) if power_budget_w is not None else minimize_power(moved, mse_budget or 0.0)
         return found if isinstance(found, Infeasible) else (found.mse, found.power_w)
 

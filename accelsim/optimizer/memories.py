@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ N_COARSE, N_GOLDEN = 25, 24
 N_CODED, N_CLOSING, N_ROUNDS = 81, 33, 3
 """Rates of the grid of a coded memory, then of each closing in, which narrows ln p by 16: to 5e-5 at last."""
 LEAST_CODED_P, MOST_CODED_P = 1e-9, 0.05
+N_CURVE, LEAST_DAMAGE = 193, 1e-300
 LEAST_CODED_PRICE = 1e-4
 """What a code leaves falls with p squared, and so the price at which p is at its least: by the check bits' many p there, at most."""
 N_NEAREST, N_NEAR = 3, 9
@@ -307,6 +309,14 @@ def _least(
         return (1e300 * (1.0 + found.gap) if isinstance(found, Infeasible) else found[side]), choice, found
 
     low, high = (float(np.log(price)) for price in prices)
+    return _golden(at, low, high, n_coarse=n_coarse)
+
+
+Point = TypeVar("Point", bound=tuple[Any, ...])
+
+
+def _golden(at: Callable[[float], Point], low: float, high: float, *, n_coarse: int) -> Point:
+    """Return the point whose first entry is least: a few over the range, then golden section about the best of these."""
     tried = [at(x) for x in np.linspace(low, high, n_coarse)]
     best = int(np.argmin([t[0] for t in tried]))
     step = (high - low) / (n_coarse - 1)
@@ -325,6 +335,25 @@ def _least(
             xs[1] = left + golden * (right - left)
             pair[1] = at(xs[1])
     return min((found, *pair), key=lambda t: t[0])
+
+
+class MemoryCurve:
+    """The whole trade-off of memories, damage over power above `now_w`, for many questions: each a search along it."""
+
+    def __init__(self, memories: MemoryProblem, now_w: float) -> None:
+        choices = [memories.at(float(price)) for price in np.geomspace(*price_range(memories), N_CURVE)]
+        self.power_w = np.array([choice.power_w - now_w for choice in choices])
+        self.log_damage = np.log([max(choice.damage, LEAST_DAMAGE) for choice in choices])
+
+    def best(self, value: Value, side: int) -> "Answer | Infeasible":
+        """Return the least that `value(damage, power_w)` comes to along the curve; `side` 0 for MSE, 1 for power."""
+        places = np.arange(N_CURVE)
+
+        def at(place: float) -> tuple[float, "Answer | Infeasible"]:
+            found = value(float(np.exp(np.interp(place, places, self.log_damage))), float(np.interp(place, places, self.power_w)))
+            return (1e300 * (1.0 + found.gap) if isinstance(found, Infeasible) else found[side]), found
+
+        return _golden(at, 0.0, N_CURVE - 1.0, n_coarse=N_COARSE)[1]
 
 
 def price_range(memories: MemoryProblem) -> tuple[float, float]:

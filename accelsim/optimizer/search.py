@@ -1,6 +1,6 @@
 """One question about the best design, searched: coefficients are refreshed until the answer stays where it is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from accelsim.optimizer.coefficients import Coefficients, coefficients
 from accelsim.optimizer.common_scale import CommonSolution, common_scale_within, common_solution
 from accelsim.optimizer.memories import (
     MemoryChoice,
+    MemoryCurve,
     MemoryProblem,
     as_design,
     best_memories,
@@ -113,10 +114,13 @@ class Search:
         if not 1 <= low <= high <= MAX_BITS:
             raise SpecError(f"adc_bits: ({low}, {high}): need 1 <= least <= most <= {MAX_BITS}")
         table = bit_table(self.plan, self.graph, self.samples, range(low, high + 1))
-        terms = self.with_memories(self.terms(self.plan, 1.0))
+        moves = self.memories is not None and self.question.memories != "fixed"
+        terms = self.terms(self.plan, 1.0) if moves else self.with_memories(self.terms(self.plan, 1.0))
         present = {layer.name: layer.sense.adc.n_bits for layer in self.plan.layers if layer.sense.adc is not None}
         power, mse = self._budgets(terms)
-        choice = choose_bits(table, terms.problem, present, power_budget_w=power, mse_budget=mse)
+        choice = choose_bits(
+            table, terms.problem, present, power_budget_w=power, mse_budget=mse, solve=self._with_curve(terms) if moves else None
+        )
         if isinstance(choice, Infeasible):  # the search says so, from the converters that take least or err least
             at = [0 if power is not None else len(table.bits) - 1] * len(table.layers)
             bits: Mapping[str, int] = {name: table.bits[n] for name, n in zip(table.layers, at)}
@@ -124,6 +128,20 @@ class Search:
             self.choice, bits = choice, choice.bits
         layers = tuple(layer.with_adc_bits(bits[layer.name]) if layer.name in bits else layer for layer in self.plan.layers)
         self.plan = replace(self.plan, layers=layers)
+
+    def _with_curve(self, terms: Coefficients) -> "Callable[[Problem], tuple[float, float] | Infeasible]":
+        """Return what a problem comes to with the best scales and memories, whose trade-off is found once."""
+        assert self.memories is not None  # they move
+        curve, side = MemoryCurve(self.memories, self.memories.present.power_w), 0 if self.question.mse_budget is None else 1
+
+        def solve(problem: Problem) -> "tuple[float, float] | Infeasible":
+            return curve.best(lambda damage, power_w: self._value(terms, problem.moved(damage, power_w)), side)
+
+        return solve
+
+    def _value(self, terms: Coefficients, problem: Problem) -> "tuple[float, float] | Infeasible":
+        found = self._solve_scales(replace(terms, problem=problem))
+        return found if isinstance(found, Infeasible) else (found.mse, found.power_w)
 
     def terms(self, plan: Plan, factor: float) -> Coefficients:
         """Return the coefficients at a plan's design."""
@@ -177,8 +195,7 @@ class Search:
 
     def _best_memories(self, memories: MemoryProblem, terms: Coefficients, now: float) -> MemoryChoice | None:
         def value(damage: float, power_w: float) -> "tuple[float, float] | Infeasible":
-            found = self._solve_scales(replace(terms, problem=terms.problem.moved(damage, power_w - now)))
-            return found if isinstance(found, Infeasible) else (found.mse, found.power_w)
+            return self._value(terms, terms.problem.moved(damage, power_w - now))
 
         found = best_memories(memories, value, 0 if self.question.mse_budget is None else 1, prices=price_range(memories))
         if isinstance(found, Infeasible):
