@@ -212,7 +212,7 @@ def _points(
 ) -> tuple[dict[str, Any], list[Values]]:  # fmt: skip
     """Return what a record says of the axes, and the points."""
     if (axes is None) == (points is None):
-        raise SpecError("need axes or points, and not both")
+        raise SpecError("axes: need axes or points, and not both")
     if points is not None:
         if n_points is not None:
             raise SpecError(f"n_points: {n_points}: a list has as many points as it lists; leave it out")

@@ -173,7 +173,7 @@ def _sweep_file(choose: Random, folder: Path, runs: Runs) -> Case:
     (folder / "mutant.toml").write_bytes(mutant_spec(choose, SWEEP))
     (folder / "other.toml").write_text('use = "memse"\n')
     out = ["--out", "grid"] if choose.random() < 0.7 else []
-    return Case(kind="sweep", argv=("sweep", "mutant.toml", *out), names=("mutant.toml",), out="grid" if out else None)
+    return Case(kind="sweep", argv=("sweep", "mutant.toml", *out), names=("mutant.toml", "other.toml"), out="grid" if out else None)
 
 
 def _search_file(choose: Random, folder: Path, runs: Runs) -> Case:
