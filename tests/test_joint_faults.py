@@ -56,6 +56,13 @@ def test_products_by_lane_are_those_with_weights_of_the_lane(geometry: ConvGeome
         np.testing.assert_allclose(found[..., lane], alone, atol=2e-5)
 
 
+def test_products_by_lane_are_added_to_nothing_that_would_be_copied() -> None:
+    operator = Conv(weights=np.ones(FULL.weight_shape, np.float32), bias=None, geometry=FULL)
+    changes = LaneChanges(starts=np.array([0, 1]), number=np.array([0]), change=np.ones(1, np.float32))
+    with pytest.raises(ValueError, match="contiguous"):
+        add_lane_products(operator, changes, np.ones((20, 1, 1, 1), np.float32), np.ones((7, 1, 1, 2), np.float32)[..., ::2])
+
+
 def test_wrong_bits_are_as_frequent_as_they_should() -> None:
     random, n, copies = np.random.default_rng(5), 5_000, 40
     words = random.integers(0, 8, n).astype(np.uint16)

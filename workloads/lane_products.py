@@ -14,6 +14,9 @@ from devices.base.jit import jit
 from workloads.operators.base import Array
 from workloads.operators.matrix import Conv, ConvTranspose, MatrixOperator
 
+APART = 16
+"""Floats between lanes, a cache line: else lanes of maps whose size is a power of two would be in each other's way."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LaneChanges:
@@ -35,22 +38,27 @@ class LaneChanges:
 
 
 def add_lane_products(operator: MatrixOperator, changes: LaneChanges, x: Array, y: Array) -> None:
-    """Add (1) to `y` `(*out_shape, B)` in place, for inputs `x` `(*in_shape, B)`; TypeError for operators that are no convolution."""
+    """Add (1) to `y` `(*out_shape, B)` in place, for inputs `x` `(*in_shape, B)`.
+
+    TypeError for operators that are no convolution, ValueError for a `y` that is not contiguous.
+    """
     if not isinstance(operator, Conv | ConvTranspose):
         raise TypeError(f"no products by lane for {type(operator).__name__}")
+    if not y.flags.c_contiguous:
+        raise ValueError("y: need a contiguous array, which is changed in place")
     if not len(changes.number):
         return
     g, n_lanes = operator.geometry, x.shape[-1]
     across = isinstance(operator, ConvTranspose)
-    lanes = np.zeros((n_lanes, y.size // n_lanes), np.float32)
+    lanes = np.zeros((n_lanes, y.size // n_lanes + APART), np.float32)
     sizes = (*g.in_shape[1:], *g.out_shape[1:], *g.kernel, *g.stride, *g.dilation, *g.pads[:2])
     by_group = operator.weights.shape[0] // g.groups
     _add_changes(changes.starts, changes.number, changes.change, _by_lane(x), lanes, operator.weights.shape[1], by_group, across, *sizes)
-    y += lanes.T.reshape(y.shape)
+    _turn_back(lanes, y.reshape(-1, n_lanes))
 
 
 def _by_lane(x: Array) -> Array:
-    out = np.empty((x.shape[-1], x.size // x.shape[-1]), np.float32)
+    out = np.empty((x.shape[-1], x.size // x.shape[-1] + APART), np.float32)
     _turn(np.ascontiguousarray(x, np.float32).reshape(-1, x.shape[-1]), out)
     return out
 
@@ -60,6 +68,13 @@ def _turn(x, out):  # type: ignore[no-untyped-def]
     for i in range(x.shape[0]):
         for b in range(x.shape[1]):
             out[b, i] = x[i, b]
+
+
+@jit()
+def _turn_back(lanes, y):  # type: ignore[no-untyped-def]
+    for i in range(y.shape[0]):
+        for b in range(y.shape[1]):
+            y[i, b] += lanes[b, i]
 
 
 @jit()

@@ -50,7 +50,7 @@ RARE = 0.02
 MAX_WRONG = 0.15
 """Share of the products whose weight may be wrong: 0.3 took minutes."""
 LEFT_OUT = 0.004
-N_CHIPS = 240
+N_CHIPS = 480
 """Trials that say how far chips are apart."""
 PRECISION = 0.2, 0.5, 0.95
 """Half-width of the 95 % interval over the tolerance: the least and the most that is wanted, and what it may be with all other errors."""
@@ -125,7 +125,7 @@ def joint_faults(question: Question, response: Response, healthy: Verdict, healt
 def _chip_sd(question: Question) -> float:
     """Return the spread over chips of the MSE, whose faults all images share, from a few trials."""
     trials = monte_carlo(
-        question.plan, question.samples, seed=question.seed ^ OWN_TRIALS, rel_error=0.99, max_trials=N_CHIPS, control_variate=False,
+        question.plan, question.samples, seed=question.seed ^ OWN_TRIALS, rel_error=1e-6, max_trials=N_CHIPS, control_variate=False,
         output=question.graph.nodes[question.graph.output].name, reference=question.reference, threads=1,
     )  # fmt: skip
     return trials.mse_chip_sd
