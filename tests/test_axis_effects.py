@@ -42,6 +42,17 @@ def test_many_values_are_taken_in_groups_and_order_does_not_count() -> None:
     assert found.share == pytest.approx(1.0 - 1.0 / N_GROUPS**2, rel=0.01)  # a uniform number, less what it varies within a quarter
 
 
+def test_values_that_come_once_do_not_explain_all_by_themselves() -> None:
+    random = np.random.default_rng(8)
+    records = [{"x": float(x), "y": float(y)} for x, y in random.random((8, 2))]
+    (found,) = effects(records, ["x"], "y")
+    assert [group.n for group in found.groups] == [2] * 4
+    assert found.share is not None
+    assert found.share < 0.9
+    noise = [{"x": float(x), "y": float(y)} for x, y in random.random((400, 2))]
+    assert (effects(noise, ["x"], "y")[0].share or 0.0) < 0.05  # negative control: an axis that does nothing
+
+
 def test_words_tables_and_missing_numbers_are_taken_as_they_are() -> None:
     records = [
         {"k": "sram", "y": 1.0}, {"k": "rram", "y": 3.0}, {"k": None, "y": 2.0}, {"k": "sram", "y": float("nan")}, {"k": "sram", "y": None},

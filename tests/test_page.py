@@ -237,11 +237,14 @@ def test_the_folder_of_a_sweep_is_a_page_itself(tmp_path: Path) -> None:
     assert small_sweep(out=tmp_path / "grid").n_reused == 6  # the page is no stranger there
 
 
-def test_a_searchs_page_has_the_front_and_what_matters(pages: dict[str, str]) -> None:
+def test_a_searchs_page_has_the_front_and_what_matters(pages: dict[str, str], tmp_path: Path) -> None:
     page = pages["explore"]
     assert "4 of 6 trials are beaten by no other where error" in page
     assert text("The least error is 0.002, with power 5 uW: trial 0,") in page
-    assert "cell.programming.error_rel matters most to error" in page
+    assert "matters most" not in page  # of five trials
+    more = [replace(trial, number=i + 10 * k) for k in range(4) for i, trial in enumerate(explore_report().trials[:5])]
+    found = page_of(save_report(explore_report(trials=tuple(more)), tmp_path / "more"))
+    assert "cell.programming.error_rel matters most to error: 100 % of its variance" in found
     assert "1 failed: too" in page
 
 

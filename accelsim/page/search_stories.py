@@ -14,6 +14,8 @@ from accelsim.report.sweep_report import SweepReport, first_line
 from devices.base.quantity import percent
 
 MAX_FIGURES, MAX_CAUSES = 4, 3
+ENOUGH = 4
+"""Trials in each group before it is said which field matters most."""
 
 
 def of_sweep(report: SweepReport) -> Story:
@@ -86,7 +88,10 @@ def _effect_tables(found: Sequence[Effect]) -> Iterator[Table]:
     for axis in dict.fromkeys(effect.axis for effect in found):
         of = [effect for effect in found if effect.axis == axis]
         rows: list[dict[str, Any]] = [
-            {"at": _ends(axis, group), "points": group.n, **{f"mean {e.column}": value_text(e.column, e.groups[i].mean) for e in of}}
+            {
+                "at": _ends(axis, group), "points": group.n,
+                **{f"mean {e.column}": value_text(unit_name(e.column), e.groups[i].mean) for e in of},
+            }  # fmt: skip
             for i, group in enumerate(of[0].groups)
             if all(i < len(effect.groups) for effect in of)
         ]
@@ -162,7 +167,7 @@ def _nearest(report: ExploreReport) -> Iterator[str]:
 
 
 def _strongest(found: Sequence[Effect]) -> Iterator[str]:
-    known = [effect for effect in found if effect.share is not None]
+    known = [effect for effect in found if effect.share is not None and min(group.n for group in effect.groups) >= ENOUGH]
     if known:
         yield f"{known[0].axis} matters most to {known[0].column}: {percent(known[0].share or 0.0, 0)} of its variance over the trials."
 

@@ -4,7 +4,8 @@
 
 m_v is the mean of y over the n_v points at the value v of the axis, m that over all. In a whole grid the shares of the axes add up to at
 most 1; what is missing is in their interaction (the main effects of an analysis of variance; Fisher, Statistical Methods for Research
-Workers, 1925). Where an axis has many values, neighbours are taken together, about as many points in each group.
+Workers, 1925). Where an axis has many values, or hardly any value twice, as in designs that are no grid, neighbours are taken together,
+about as many points in each group: single points would make all of the variance by themselves.
 """
 
 import math
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-MOST_VALUES, N_GROUPS = 12, 4
+MOST_VALUES, N_GROUPS, LEAST_POINTS = 12, 4, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +58,14 @@ def _effect(records: Sequence[Mapping[str, Any]], axis: str, column: str) -> Eff
 def _parts(at: Sequence[Any]) -> list[tuple[Any, Any, np.ndarray]]:
     """Return the ends of each group of values, and which points are in it."""
     names = list(dict.fromkeys(map(_name, at)))
-    if len(names) <= MOST_VALUES or not all(map(_is_number, at)):
+    few = len(names) <= MOST_VALUES and LEAST_POINTS * len(names) <= len(at)
+    if few or not all(map(_is_number, at)) or len(at) < 2 * LEAST_POINTS:
         of = np.array([names.index(_name(value)) for value in at])
         members = [np.flatnonzero(of == i) for i in range(len(names))]
         groups = [(at[int(part[0])], at[int(part[0])], part) for part in members]
         return sorted(groups, key=lambda group: float(group[0])) if all(map(_is_number, at)) else groups
     order = np.argsort(np.array(at, dtype=float), kind="stable")
-    return [(at[int(part[0])], at[int(part[-1])], part) for part in np.array_split(order, N_GROUPS)]
+    return [(at[int(part[0])], at[int(part[-1])], part) for part in np.array_split(order, min(N_GROUPS, len(at) // LEAST_POINTS))]
 
 
 def _name(value: Any) -> Any:
