@@ -91,7 +91,7 @@ def _effect_tables(found: Sequence[Effect]) -> Iterator[Table]:
             {
                 "at": _ends(axis, group), "points": group.n,
                 **{f"mean {e.column}": value_text(unit_name(e.column), e.groups[i].mean) for e in of},
-            }  # fmt: skip
+            }
             for i, group in enumerate(of[0].groups)
             if all(i < len(effect.groups) for effect in of)
         ]
