@@ -368,3 +368,13 @@ def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path, monkeypat
     monkeypatch.setattr(Path, "unlink", read_only)
     with pytest.raises(RunFolderError, match=r"cannot write .*a\.json: Read-only file system; give a writable place"):
         write_whole(tmp_path / "a.json", b"{}")
+
+
+def test_a_record_with_a_field_of_a_long_name_is_told_shortly(cli: Cli, tmp_path: Path) -> None:
+    Path("sweep.toml").write_text(questions.SWEEP)
+    assert cli("sweep", "sweep.toml", "--out", "grid")[0] == 0
+    file = tmp_path / "grid" / "sweep.json"
+    held = json.loads(file.read_text())
+    held["question"]["provenance"]["x" * 5000] = 1
+    file.write_text(json.dumps(held))
+    _refused(cli("collect", "grid"), "grid/sweep.json: provenance_: fields missing or unknown: xxx", "run the sweep again")

@@ -56,7 +56,7 @@ def decoded(record_type: type, raw: Any, *, arrays: Arrays, path: str = "") -> A
     needed = {name for name, is_needed in fields.items() if is_needed}
     if not isinstance(raw, dict) or not needed <= set(raw) <= set(fields):
         odd = sorted((set(raw) - set(fields)) | (needed - set(raw))) if isinstance(raw, dict) else [f"no table but {type(raw).__name__}"]
-        raise _fault(path or record_type.__name__, f"fields missing or unknown: {', '.join(map(str, odd[:8]))}")
+        raise _fault(path or record_type.__name__, f"fields missing or unknown: {', '.join(str(name)[:60] for name in odd[:8])}")
     return record_type(**{name: _value(hints[name], raw[name], arrays=arrays, path=f"{path}{name}") for name in fields if name in raw})
 
 

@@ -82,7 +82,7 @@ def _last_frame(err: str) -> str:
 def _of_files(case: Case, ending: Ending, folder: Path, before: frozenset[str]) -> list[Finding]:
     found = []
     for event, path, writes in ending.touched:
-        was_given = case.kind == "arguments" and not writes
+        was_given = case.kind in ("arguments", "sweep", "search") and not writes  # their files name the files to read
         if not was_given and not _may_touch(path, folder, writes=writes, event=event):
             found.append(_found("outside", f"{event} {_short(path)}", " ".join(case.argv)))
     new = {name for name in os.listdir(folder) if name not in before}
