@@ -120,6 +120,7 @@ def test_beyond_the_floor_there_is_no_design_and_the_levers_are_of_memories() ->
     assert all("scale" not in lever and "g_max" not in lever for report in (low, exact) for lever in report.levers)
 
 
+@pytest.mark.slow
 def test_weights_activations_and_partial_sums_share_one_budget() -> None:
     """One layer in a crossbar of eight rows, whose partial sums are kept; weights of the others in memory."""
     plan = plan_of(

@@ -70,6 +70,7 @@ def test_bits_and_memories_are_the_best_of_all_combinations(share: float, worse:
     assert values[in_turn] > worse * best, "the negative control: bits for the memories that are best with all converters at their largest"
 
 
+@pytest.mark.slow
 def test_a_design_of_all_three_beats_any_two_and_is_near_what_monte_carlo_says() -> None:
     """Converters of few bits: the prediction is 15 % above Monte-Carlo here, since noise dithers what each rounds."""
     budget = 0.75 * power_of(plan())

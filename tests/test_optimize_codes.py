@@ -105,6 +105,7 @@ def test_a_code_comes_at_the_price_of_the_closed_form(data_bits: int, logic_rel:
             )
 
 
+@pytest.mark.slow
 def test_a_code_that_a_spec_has_is_dropped_where_its_logic_costs_too_much() -> None:
     more = tuple(f"memory.{part}.ecc.kind=secded" for part in ("weights", "activations"))
     cheap, dear = (

@@ -56,7 +56,10 @@ def _by_key(rows: Sequence[Row], rule: Rule) -> dict[str, Row]:
 
 
 def _differences(kept: Row, made: Row, rule: Rule) -> Iterator[str]:
-    if rule.value:
+    blank = [row for row in (kept, made) if rule.value and not row[rule.value]]  # no design, so no value
+    if len(blank) == 1:
+        yield f"{rule.value} {kept[rule.value] or 'none'} is {made[rule.value] or 'none'}"
+    elif rule.value and not blank:
         a, b = (_interval(row, rule) for row in (kept, made))
         if a[0] > b[1] or b[0] > a[1]:
             yield f"{rule.value} {kept[rule.value]} ({a[0]:.4g} to {a[1]:.4g}) is {made[rule.value]} ({b[0]:.4g} to {b[1]:.4g})"
