@@ -82,7 +82,10 @@ def _with_base(table: Table, *, origin: str, folder: Path | None, chain: tuple[s
         raise SpecError(f"{origin}: use: {shown(used)}: need the name of a preset or of a spec file")
     if folder is None and used not in catalog.names():
         raise SpecError(f"{origin}: use: {catalog.unknown(used)}; a text or preset may use presets only")
-    base, base_origin = _load(used, folder=folder or Path(), chain=chain)
+    try:
+        base, base_origin = _load(used, folder=folder or Path(), chain=chain)
+    except SpecError as error:
+        raise SpecError(f"{origin}: use: {error}") from None
     return merged(base, table), f"{origin} (which uses {base_origin})"
 
 

@@ -5,8 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 
+from accelsim import load_embedded
+from accelsim.accelerator import Accelerator
 from accelsim.optimizer.optimize import optimize
-from accelsim.placement import Plan
+from accelsim.placement import Plan, place
 from accelsim.prediction.predict import predict
 from accelsim.report.design_report import DesignReport
 from accelsim.sampling.monte_carlo import monte_carlo
@@ -131,3 +133,28 @@ def test_precompensation_takes_the_clipping_bias_away() -> None:
 def test_contradicting_budgets_are_refused(budgets: dict[str, float]) -> None:
     with pytest.raises(SpecError, match=r"budget|yield"):
         optimize(digits_plan("mlp"), images(), seed=SEED, **budgets)  # type: ignore[arg-type]
+
+
+def test_a_budget_where_noise_takes_more_power_than_scales_save_is_infeasible_with_a_floor_that_a_design_reaches() -> None:
+    """At small scales noise grows from layer to layer and takes power: a model refreshed there told a floor of hundreds of microwatts."""
+    network, samples = load_embedded("fashion_cnn")
+    chip = Accelerator.preset("memse").with_set("cell.error_rel=0.0492", "cell.g_max_siemens=1e-4", "mapping.levels=64")
+    plan, images = place(network, chip, calibration=samples[:16]), samples[16:24]
+    least_w = min(_power_at(plan, images, g) for g in (1e-4, 7e-5, 5e-5, 4e-5, 3e-5, 2.5e-5, 2e-5, 1.5e-5))
+
+    refused = optimize(plan, images, power_budget_w=0.7 * least_w, seed=7, verify=images, mc_max_trials=0)
+    assert not refused.feasible
+    assert refused.floor is not None
+    assert 0.9 * least_w < refused.floor < 1.3 * least_w  # the scan has one scale for all: one a layer may take less
+
+    found = optimize(plan, images, power_budget_w=1.2 * least_w, seed=7, verify=images, mc_max_trials=0)
+    assert found.feasible
+    assert found.read_power_verify_w is not None
+    assert found.read_power_verify_w < 1.05 * 1.2 * least_w
+    assert _power_at(plan, images, 5e-6) > 5.0 * least_w  # what noise takes: scales as small as this save nothing
+
+
+def _power_at(plan: Plan, images: Samples, g_used_siemens: float) -> float:
+    chip = plan.accelerator.with_set(f"mapping.g_used_siemens={g_used_siemens}")
+    report = predict(place(plan.network, chip, calibration=images), images, seed=7, method="adjoint", attribution=False)
+    return report.read_power_w

@@ -48,6 +48,10 @@ Per = Literal["layer", "column", "network"]
 Memories = Literal["fixed", "layer", "bit"]
 MAX_REFRESH = 6
 SETTLED = 2e-3
+MAX_BACK = 3
+"""How often a step is halved that leaves a model without an answer."""
+OVER = 1.05
+"""Power over its budget from which an answer that did not settle is none."""
 N_PARETO = 41
 
 
@@ -150,24 +154,49 @@ class Search:
         )
 
     def run(self) -> "tuple[Solution | CommonSolution | Infeasible, Coefficients, int]":
-        """Return the answer, the coefficients it rests on, and how often they were refreshed."""
-        plan, found = self.plan, None
+        """Return the answer, the coefficients it rests on, and how often they were refreshed.
+
+        Refreshed at small scales, a model may leave no answer: noise grows from layer to layer, and takes power there. Then the step is
+        halved; what is infeasible is so at every design tried, and its floor is the least power of them.
+        """
+        plan = before = self.plan
         terms = self.terms(plan, 1.0)
+        least, n_back = terms, 0
         for n in range(MAX_REFRESH):
             found = self.solve(terms)
             if isinstance(found, Infeasible):
-                if n:  # the model moved away from a feasible point: look again from the strongest design
-                    break
-                return found, terms, n
-            moved = self.placed(found, terms)
-            change = _largest_change(plan, moved)
-            plan = moved
-            if n and change < SETTLED:
-                return found, terms, n
-            terms = self.terms(plan, 1.0)
-            terms = self.beyond_first_order(plan, terms)
-        assert found is not None  # the loop ran
-        return self.solve(terms), terms, MAX_REFRESH
+                if n == 0 or n_back == MAX_BACK:
+                    return _with_floor(found, least.power_w), least, n
+                n_back += 1
+                plan = self._halfway(before, plan)
+            else:
+                moved = self.placed(found, terms)
+                change = _largest_change(plan, moved)
+                before, plan = plan, moved
+                if n and change < SETTLED:
+                    return found, terms, n
+            terms = self.beyond_first_order(plan, self.terms(plan, 1.0))
+            least = min(least, terms, key=lambda one: one.power_w)
+        found, budget_w = self.solve(terms), self._budgets(terms)[0]
+        if isinstance(found, Infeasible):
+            return _with_floor(found, least.power_w), least, MAX_REFRESH
+        if budget_w is not None and budget_w < least.power_w and self.terms(self.placed(found, terms), 1.0).power_w > OVER * budget_w:
+            return Infeasible(at="power", floor=least.power_w, budget=budget_w), least, MAX_REFRESH
+        return found, terms, MAX_REFRESH
+
+    def _halfway(self, before: Plan, after: Plan) -> Plan:
+        """Return the plan whose conductances are the geometric means of both."""
+        used: dict[str, float | tuple[float, ...]] = {}
+        for a, b in zip(before.layers, after.layers):
+            if not a.is_digital:
+                g = np.sqrt(np.asarray(a.site.g_used_siemens) * b.site.g_used_siemens)
+                used[a.name] = tuple(map(float, g)) if self.question.per == "column" else float(g.max())
+        return self.plan.with_design(
+            Design(
+                g_used_siemens=used, scale="column" if self.question.per == "column" else "layer", network_digest=self.plan.network.digest,
+                accelerator_digest=self.plan.accelerator.digest, origin="a step halved",
+            )
+        )  # fmt: skip
 
     def beyond_first_order(self, plan: Plan, terms: Coefficients) -> Coefficients:
         """Return coefficients scaled to the best closure's variance where first order is not good enough at this design."""
@@ -534,3 +563,8 @@ def _bias2(terms: Coefficients, wanted: Array) -> float:
 def _largest_change(before: Plan, after: Plan) -> float:
     pairs = [(a.site.g_used_siemens, b.site.g_used_siemens) for a, b in zip(before.layers, after.layers) if not a.is_digital]
     return max((float(np.max(np.abs(np.log(b / a)))) for a, b in pairs), default=0.0)
+
+
+def _with_floor(found: Infeasible, least_w: float) -> Infeasible:
+    """Return an infeasible answer whose floor of power is no more than what a design was seen to take."""
+    return replace(found, floor=max(min(found.floor, least_w), found.budget)) if found.at == "power" else found

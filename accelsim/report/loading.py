@@ -22,6 +22,7 @@ from accelsim.report.sweep_report import SweepReport
 from accelsim.report.time_report import TimeReport
 from accelsim.report.training_report import is_training, read_training
 from devices.base.errors import AccelsimError, RunFolderError
+from devices.base.toml_codec import shown
 from workloads.samples import DAMAGED
 
 _REPORTS = (ErrorReport, TrialReport, DesignReport, TimeReport, Evaluation, SweepReport, ExploreReport, Diagnosis)
@@ -100,7 +101,7 @@ def _load(place: Path) -> Report:
         _check_unchanged(place / name, manifest["sha256"].get(name))
     record = read_json(place / "record.json")
     if record.get("kind") != manifest["kind"]:
-        raise RunFolderError(f"record.json is of kind {record.get('kind')!r}, manifest.json of {manifest['kind']!r}")
+        raise RunFolderError(f"record.json is of kind {shown(record.get('kind'))}, manifest.json of {manifest['kind']!r}")
     report = decoded(KINDS[manifest["kind"]], record.get("fields"), arrays=_arrays(place / "arrays.npz"))
     if report.to_json_dict() != read_json(place / "report.json"):
         raise RunFolderError("report.json and record.json contradict each other")

@@ -212,6 +212,9 @@ def _other_array(choose: Random, old: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         if old.dtype.kind == "U":
             return np.array(choose.choice((f"{old}x", "", str(old)[:-1], 3, None, "\x1b[2J" * 50)))
+        if old.dtype.kind not in "biuf" or not old.size:  # mutated before
+            return np.zeros(3)
+        old = np.atleast_1d(old)
         made: tuple[Any, ...] = (
             old[:-1], np.concatenate([old, old]), old[:, None], old.astype(str), old.astype(object), old.astype(complex), old * np.nan,
             np.full_like(old, np.inf), np.full_like(old, 1e308), -old, old * 0, old.reshape(()) if old.size == 1 else old[0], old[:0],
