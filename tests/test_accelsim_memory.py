@@ -26,7 +26,7 @@ from devices.word_format import WordFormat
 from tests.digits import digits_network, digits_plan, digits_samples
 
 IMAGES = digits_samples()[100:116]
-WEIGHTS = ("memory.weights.use=exponential", "memory.weights.error_rate_p=1e-3", "cell.programming=none")
+WEIGHTS = ("memory.weights.use=exponential_published", "memory.weights.error_rate_p=1e-3", "cell.programming=none")
 PROFILE = """
 schema = 1
 name = "profile"
@@ -148,7 +148,7 @@ def test_accesses_are_counted() -> None:
 
 
 def test_unsigned_inputs_that_are_negative_are_refused() -> None:
-    chip = Accelerator.preset("memse", set=["memory.activations.use=exponential", "memory.activations.error_rate_p=0",
+    chip = Accelerator.preset("memse", set=["memory.activations.use=exponential_published", "memory.activations.error_rate_p=0",
                                             "memory.activations.word.coding=unsigned"])  # fmt: skip
     few = digits_samples()[:8]
     negative = replace(few, x=-few.x - 0.1)
@@ -162,7 +162,7 @@ def test_unsigned_inputs_that_are_negative_are_refused() -> None:
 @pytest.mark.parametrize("coding", ["binary", "ternary", "twos_complement", "sign_magnitude"])
 def test_quantizing_twice_is_quantizing_once(coding: str) -> None:
     bits = {"binary": 1, "ternary": 2}.get(coding, 5)
-    spec = StoredWeights(use="exponential", error_rate_p=0.0, word=WordFormat(coding=coding, n_bits=bits), step_per="column")  # type: ignore[arg-type]
+    spec = StoredWeights(use="exponential_published", error_rate_p=0.0, word=WordFormat(coding=coding, n_bits=bits), step_per="column")  # type: ignore[arg-type]
     weights = np.random.default_rng(1).normal(size=(6, 40))
     step = steps_of(spec, weights)[:, None]
     once = step * spec.word.decode(spec.word.encode(numbers_of(spec, weights, step)))
@@ -200,7 +200,7 @@ def test_drawn_weights_have_the_moments_they_should(more: tuple[str, ...]) -> No
 
 def test_lasting_faults_are_those_of_the_cell_and_fresh_ones_are_not() -> None:
     def read(kind: str) -> np.ndarray:
-        chip = Accelerator.preset("memse", set=["memory.activations.use=exponential", "memory.activations.error_rate_p=0.05",
+        chip = Accelerator.preset("memse", set=["memory.activations.use=exponential_published", "memory.activations.error_rate_p=0.05",
                                                 f"memory.activations.faults.kind={kind}"])  # fmt: skip
         plan = place(digits_network("cnn"), chip, calibration=digits_samples()[:16])
         buffers = plan.layers[0].buffers
@@ -233,7 +233,7 @@ def test_masks_say_which_bits_are_wrong() -> None:
 def test_first_order_of_values_in_memory_is_what_small_errors_do() -> None:
     """Variances of values read, through the network: against sampled reads; words are long, so that rounding is small beside faults."""
     rates, format_ = ",".join([*["0.0"] * 8, *["0.02"] * 2, *["0.0"] * 4]), "word.n_bits=14"
-    each = ("use=exponential", f"bit_error_rates_p=[{rates}]", format_)
+    each = ("use=exponential_published", f"bit_error_rates_p=[{rates}]", format_)
     sets = [f"memory.{s}.{x}" for s in ("activations", "partial_sums") for x in each]
     plan = with_memory("cnn", *sets, "mapping.array.n_rows=20", "cell.programming=none")
     response = respond(plan, plan.graph, IMAGES, seed=1)
@@ -246,7 +246,8 @@ def test_first_order_of_values_in_memory_is_what_small_errors_do() -> None:
 
 
 def test_mean_values_are_what_is_read_on_average() -> None:
-    plan = with_memory("mlp", "memory.activations.use=exponential", "memory.activations.error_rate_p=0.05", "cell.programming=none")
+    memory = ("memory.activations.use=exponential_published", "memory.activations.error_rate_p=0.05")
+    plan = with_memory("mlp", *memory, "cell.programming=none")
     buffers = plan.layers[0].buffers
     assert buffers is not None
     assert buffers.inputs is not None
@@ -260,9 +261,9 @@ def test_mean_values_are_what_is_read_on_average() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        ("memory.weights.use=exponential", "memory.weights.error_rate_p=1e-4", "cell.programming=none"),
-        ("cell.programming=none", "memory.activations.use=exponential", "memory.activations.error_rate_p=2e-5",
-         "memory.partial_sums.use=exponential", "memory.partial_sums.error_rate_p=2e-5",
+        ("memory.weights.use=exponential_published", "memory.weights.error_rate_p=1e-4", "cell.programming=none"),
+        ("cell.programming=none", "memory.activations.use=exponential_published", "memory.activations.error_rate_p=2e-5",
+         "memory.partial_sums.use=exponential_published", "memory.partial_sums.error_rate_p=2e-5",
          "mapping.array.n_rows=20", "memory.partial_sums.faults.kind=persistent"),
     ],
     ids=["weights", "values"],
@@ -279,7 +280,7 @@ def test_the_prediction_agrees_with_monte_carlo(more: tuple[str, ...]) -> None:
 
 
 def test_without_faults_words_are_only_rounded() -> None:
-    plan = with_memory("cnn", "memory.weights.use=exponential", "memory.weights.error_rate_p=0", "cell.programming=none")
+    plan = with_memory("cnn", "memory.weights.use=exponential_published", "memory.weights.error_rate_p=0", "cell.programming=none")
     ideal, mean = ideal_weights(plan), mean_weights(plan)
     assert all(np.array_equal(ideal.weights[n], mean.weights[n]) for n in ideal.weights)
     assert all(np.array_equal(ideal.weights[n], w) for n, w in Programmer(plan, seed=1).draw(3).view.weights.items())

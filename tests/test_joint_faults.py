@@ -100,7 +100,7 @@ def tiny(p: float) -> tuple[Plan, Samples]:
         for i, (name, operator, shape) in enumerate(chain)
     )
     network = Network(name="tiny", digest="", input_shape=(2,), nodes=nodes, output=2)
-    memory = ("use=exponential", f"error_rate_p={p}", "word.coding=binary", "word.n_bits=1")
+    memory = ("use=exponential_published", f"error_rate_p={p}", "word.coding=binary", "word.n_bits=1")
     chip = Accelerator.preset("memse", set=["cell.programming=none", *(f"memory.weights.{one}" for one in memory)])
     samples = samples_of(random.standard_normal((6, 2)).astype(np.float32))
     return place(network, chip, calibration=samples), samples
@@ -151,7 +151,7 @@ def test_faults_together_are_those_of_enumeration(p: float, few: float, monkeypa
         assert abs(single.total - exact) > 5.0 * found.mse_se, "the negative control: faults that do not meet"
 
 
-DENSE = ("memory.weights.use=exponential", "memory.weights.word.n_bits=4", "cell.programming=none")
+DENSE = ("memory.weights.use=exponential_published", "memory.weights.word.n_bits=4", "cell.programming=none")
 
 
 def test_faults_that_meet_are_predicted_without_thousands_of_trials() -> None:
@@ -169,7 +169,7 @@ def test_faults_that_meet_are_predicted_without_thousands_of_trials() -> None:
 
 def test_single_events_know_when_many_values_err() -> None:
     """Rectified values shift the mean; on `digit_cnn` single events were 17 % low at n = 0.4 and called themselves valid."""
-    values = ("memory.activations.use=exponential", "memory.activations.error_rate_p=0.05", "cell.programming=none")
+    values = ("memory.activations.use=exponential_published", "memory.activations.error_rate_p=0.05", "cell.programming=none")
     plan = digits_plan("cnn", *values, 'layers."fc1".memory.activations=none')
     question, response, healthy, sound = asked(plan, IMAGES, tol_rel=0.05)
     alone = events.with_faults(question, response, healthy, sound, sources_of(question, response, sound))
@@ -201,7 +201,7 @@ def test_faults_that_do_not_err_alone_are_left_to_trials() -> None:
     assert joint_faults.can_be_joint(digits_plan("cnn", *DENSE, "memory.weights.error_rate_p=0.02"))
     assert not joint_faults.can_be_joint(digits_plan("cnn", *DENSE, "memory.weights.error_rate_p=0.2")), "too many"
     assert joint_faults.can_be_joint(digits_plan("cnn", *DENSE, "memory.weights.error_rate_p=0.02", "mapping.array.n_rows=20"))
-    sums = ("mapping.array.n_rows=20", "memory.partial_sums.use=exponential", "memory.partial_sums.error_rate_p=1e-3")
+    sums = ("mapping.array.n_rows=20", "memory.partial_sums.use=exponential_published", "memory.partial_sums.error_rate_p=1e-3")
     assert not joint_faults.can_be_joint(digits_plan("cnn", *DENSE, "memory.weights.error_rate_p=0.02", *sums))
     stuck = ("kind=stuck_at", "low_p=0.01", "high_p=0", "low_siemens=0", "high_siemens=25e-6")
     assert not joint_faults.can_be_joint(digits_plan("cnn", *(f"cell.stuck.{one}" for one in stuck)))

@@ -520,7 +520,7 @@ def test_times_beyond_what_can_be_counted_are_refused(change: str) -> None:
 
 def test_energy_that_is_not_known_is_told() -> None:
     spec = Accelerator.from_text(
-        'schema = 1\nname = "x"\nuse = "digital_45nm"\n[memory.weights]\nuse = "exponential"\nerror_rate_p = 1e-3\n'
+        'schema = 1\nname = "x"\nuse = "digital_45nm"\n[memory.weights]\nuse = "exponential_published"\nerror_rate_p = 1e-3\n'
     )
     network, _ = load_embedded("fashion_cnn")
     report = simulate(place(network, spec, calibration=None))

@@ -44,9 +44,9 @@ class Case:
         """What is set in the preset."""
         if self.what in ("weights", "lasting"):
             kind = "persistent" if self.what == "lasting" else "transient"
-            memory = ("use=exponential", f"error_rate_p={self.error_rate_p}", f"word.n_bits={self.n_bits}", f"faults.kind={kind}")
+            memory = ("use=exponential_published", f"error_rate_p={self.error_rate_p}", f"word.n_bits={self.n_bits}", f"faults.kind={kind}")
             return ("cell.programming=none", *(f"memory.weights.{one}" for one in memory))
-        values = [f"memory.{part}.{one}" for part in ("activations", "partial_sums") for one in ("use=exponential",)]
+        values = [f"memory.{part}.{one}" for part in ("activations", "partial_sums") for one in ("use=exponential_published",)]
         rates = [f"memory.{part}.error_rate_p={self.error_rate_p}" for part in ("activations", "partial_sums")]
         return ("cell.error_rel=0.005", "mapping.array.n_rows=64", *values, *rates, f"memory.activations.word.n_bits={self.n_bits}",
                 "memory.partial_sums.word.n_bits=12")  # fmt: skip
