@@ -15,6 +15,7 @@ from accelsim.cli_terminal import Line, say
 from accelsim.report.sweep_report import SweepReport
 from accelsim.sweeping.sweep_file import OF_SEARCH, SweepFile, read_sweep_file
 from devices.base.errors import AccelsimError, RunFolderError, SpecError
+from devices.base.toml_codec import shown
 from workloads.network import Network
 from workloads.samples import Samples
 
@@ -35,7 +36,7 @@ class Asked:
 def asked_of(options: argparse.Namespace, file: SweepFile, *, needs_samples: bool) -> Asked:
     """Return network, spec and samples of a sweep or search."""
     network = load_network(file.network, input_shape=None)
-    accelerator = Accelerator.from_toml(file.spec, set=(*file.set, *options.set))
+    accelerator = _accelerator(options, file)
     options.seed = file.seed if options.seed is None else options.seed
     samples, calibration = None, None
     if needs_samples or file.inputs is not None:
@@ -44,6 +45,13 @@ def asked_of(options: argparse.Namespace, file: SweepFile, *, needs_samples: boo
     return Asked(
         file=file, network=network, accelerator=accelerator, samples=samples, calibration=calibration, seed=seed_of(options), out=out
     )
+
+
+def _accelerator(options: argparse.Namespace, file: SweepFile) -> Accelerator:
+    """Return the described accelerator; a spec that is not there is told with the file that names it."""
+    if Path(file.spec).suffix == ".toml" and not Path(file.spec).is_file():
+        raise SpecError(f"{options.file}: spec: {shown(file.spec)}: no such file; need a preset, or the path of a spec beside this file")
+    return Accelerator.from_toml(file.spec, set=(*file.set, *options.set))
 
 
 def sweep_verb(options: argparse.Namespace) -> int:

@@ -247,3 +247,23 @@ def test_a_read_only_folder_is_refused(cli: Callable[..., Answer], asked: Path) 
     code, _, err = cli("sweep", asked, "--out", "/proc/grid")  # where not even root can make one
     assert code == 2
     assert "out: cannot write the sweep's folder /proc/grid: " in err
+
+
+def test_a_spec_that_is_not_there_is_told_with_the_file_that_names_it(cli: Callable[..., Answer], asked: Path) -> None:
+    asked.write_text(FILE.replace("seed = 7", 'seed = 7\nspec = "chip.toml"'))
+    code, _, err = cli("sweep", asked)
+    assert code == 2
+    assert f"{asked}: spec: " in err
+    assert "no such file" in err
+
+
+def test_a_question_that_links_out_of_the_folder_is_replaced_unread(cli: Callable[..., Answer], asked: Path, tmp_path: Path) -> None:
+    assert cli("sweep", asked)[0] == 0
+    outside = tmp_path / "outside.json"
+    question = (tmp_path / "grid" / "sweep.json").read_text()
+    outside.write_text(question)
+    (tmp_path / "grid" / "sweep.json").unlink()
+    (tmp_path / "grid" / "sweep.json").symlink_to(outside)
+    assert cli("sweep", asked)[0] == 0
+    assert not (tmp_path / "grid" / "sweep.json").is_symlink()
+    assert outside.read_text() == question

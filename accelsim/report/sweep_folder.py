@@ -154,7 +154,7 @@ def write_question(folder: Path, question: SweepQuestion) -> None:
     """Write sweep.json, unless it is there as it would be."""
     text = json.dumps({"schema": SCHEMA, "kind": "sweep", "question": clean(encoded(question))}, allow_nan=False) + "\n"
     path = folder / SWEEP
-    if not path.is_file() or path.read_bytes() != text.encode():
+    if path.is_symlink() or not path.is_file() or path.read_bytes() != text.encode():  # a link may lead out: it is replaced unread
         write_whole(path, text.encode())
 
 
