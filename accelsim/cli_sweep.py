@@ -14,6 +14,7 @@ from accelsim.cli_inputs import load_network, samples_for, seed_of
 from accelsim.cli_terminal import Line, say
 from accelsim.report.sweep_report import SweepReport
 from accelsim.sweeping.sweep_file import OF_SEARCH, SweepFile, read_sweep_file
+from devices import catalog
 from devices.base.errors import AccelsimError, RunFolderError, SpecError
 from devices.base.toml_codec import shown
 from workloads.network import Network
@@ -49,8 +50,10 @@ def asked_of(options: argparse.Namespace, file: SweepFile, *, needs_samples: boo
 
 def _accelerator(options: argparse.Namespace, file: SweepFile) -> Accelerator:
     """Return the described accelerator; a spec that is not there is told with the file that names it."""
-    if Path(file.spec).suffix == ".toml" and not Path(file.spec).is_file():
-        raise SpecError(f"{options.file}: spec: {shown(file.spec)}: no such file; need a preset, or the path of a spec beside this file")
+    if file.spec not in catalog.names() and not Path(file.spec).exists():
+        is_name = "/" not in file.spec and not Path(file.spec).suffix
+        missing = catalog.unknown(file.spec) if is_name else f"{shown(file.spec)}: no such file"
+        raise SpecError(f"{options.file}: spec: {missing}; need a preset, or the path of a spec beside this file")
     return Accelerator.from_toml(file.spec, set=(*file.set, *options.set))
 
 

@@ -255,6 +255,8 @@ def test_a_spec_that_is_not_there_is_told_with_the_file_that_names_it(cli: Calla
     assert code == 2
     assert f"{asked}: spec: " in err
     assert "no such file" in err
+    asked.write_text(FILE.replace("seed = 7", 'seed = 7\nspec = "mems"'))
+    assert f"{asked}: spec: unknown preset 'mems'" in cli("sweep", asked)[2]
 
 
 def test_a_question_that_links_out_of_the_folder_is_replaced_unread(cli: Callable[..., Answer], asked: Path, tmp_path: Path) -> None:
