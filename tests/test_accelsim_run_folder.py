@@ -189,9 +189,10 @@ def test_what_is_no_run_folder_is_named_so(tmp_path: Path) -> None:
         load_report(tmp_path / "nowhere")
     with pytest.raises(RunFolderError, match=r"it has no manifest\.json"):
         load_report(tmp_path)
-    (tmp_path / "manifest.json").write_text('{"schema": 2}')
-    with pytest.raises(RunFolderError, match="need schema 1"):
-        load_report(tmp_path)
+    for manifest in ('{"schema": 2}', '{"schema": 1, "kind": ["error"]}'):
+        (tmp_path / "manifest.json").write_text(manifest)
+        with pytest.raises(RunFolderError, match="need schema 1"):
+            load_report(tmp_path)
 
 
 def test_a_folder_of_runs_names_them(tmp_path: Path) -> None:

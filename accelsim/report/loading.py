@@ -77,7 +77,7 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
         raise RunFolderError(_not_a_run(place))
     check_inside(place / "manifest.json")
     manifest = read_json(place / "manifest.json")
-    if manifest.get("schema") != RUN_SCHEMA or manifest.get("kind") not in KINDS:
+    if manifest.get("schema") != RUN_SCHEMA or manifest.get("kind") not in tuple(KINDS):
         raise RunFolderError(f"manifest.json: need schema {RUN_SCHEMA} and kind {' | '.join(KINDS)}; written by another version?")
     if not all(isinstance(manifest.get(name), dict) for name in ("versions", "sha256")):
         raise RunFolderError("manifest.json: need tables `versions` and `sha256`")
