@@ -50,8 +50,8 @@ def asked_of(options: argparse.Namespace, file: SweepFile, *, needs_samples: boo
 
 def _accelerator(options: argparse.Namespace, file: SweepFile) -> Accelerator:
     """Return the described accelerator; a spec that is not there is told with the file that names it."""
-    if file.spec not in catalog.names() and not Path(file.spec).exists():
-        is_name = "/" not in file.spec and not Path(file.spec).suffix
+    if file.spec not in catalog.names() and not Path(file.spec).is_file():
+        is_name = "/" not in file.spec and not Path(file.spec).suffix and not Path(file.spec).exists()
         missing = catalog.unknown(file.spec) if is_name else f"{shown(file.spec)}: no such file"
         raise SpecError(f"{options.file}: spec: {missing}; need a preset, or the path of a spec beside this file")
     return Accelerator.from_toml(file.spec, set=(*file.set, *options.set))
