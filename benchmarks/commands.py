@@ -33,8 +33,7 @@ EMBEDDED = ("fashion_cnn", "fashion_resnet")
 def run(arguments: list[str]) -> None:
     """Make the tables that are asked for; with none, normals and the ways to an MSE for the embedded or given networks."""
     options = _parser().parse_args(arguments)
-    words = [word for word in options.what if word in TABLES]
-    options.networks = tuple(word for word in options.what if word not in TABLES)
+    words, options.networks = _sorted(options.what)
     if torch_peer.torch is None:
         print("PyTorch is not installed: its columns are left out (extra `train`).\n")
     print(f"load average {os.getloadavg()[0]:.2f} on {os.cpu_count()} CPUs")
@@ -43,6 +42,16 @@ def run(arguments: list[str]) -> None:
     if not words:
         for name in options.networks or EMBEDDED:
             _each(name, lambda name: _print(_questions(name, options)))
+
+
+def _sorted(what: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Return the tables, and what they are made for; `dask` is a table, and an executor behind `sweeps`."""
+    words: list[str] = []
+    others: list[str] = []
+    for word in what:
+        is_table = word in TABLES and not ("sweeps" in words and word in sweeps.WAYS)
+        (words if is_table else others).append(word)
+    return words, tuple(others)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +117,7 @@ def _sweeps(options: Options) -> None:
 def _dask(options: Options) -> None:
     """What Dask adds to a sweep: start, background, tasks; efficiency over the number of points."""
     for row in dask_cost.rows():
-        _keep(options.out / "dask.csv", [row], key=("stacks_sampled", "points"))
+        _keep(options.out / "dask.csv", [row], key=("settings", "points"))
 
 
 def _accuracy(options: Options) -> None:

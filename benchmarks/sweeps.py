@@ -29,6 +29,11 @@ AXES = {
     "mapping.g_used_siemens": Span(low="10 uS", high="25 uS", n=50),
 }
 N_POINTS, N_BARE = 1000, 100
+QUIET = {
+    "distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s", "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.memory.monitor-interval": "1s", "distributed.client.scheduler-info-interval": "30s",
+}  # fmt: skip
+"""Settings of a Dask cluster that does little beside its tasks; as environment variables in docs/howto/cluster.rst."""
 
 
 def asked(axes: Mapping[str, Any] = AXES, **how: Any) -> SweepReport:
@@ -120,9 +125,11 @@ def _loky() -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _dask() -> Iterator[dict[str, Any]]:
+    import dask
     import distributed
 
     with (
+        dask.config.set(QUIET),
         distributed.LocalCluster(n_workers=N_WORKERS, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
     ):

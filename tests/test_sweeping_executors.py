@@ -176,7 +176,7 @@ from accelsim import Accelerator
 from accelsim.sweeping.worker import Inputs, Task, compute
 packed = Inputs(None, None, None, "predict", {}).packed()
 task = Task(key="k", inputs_key="i", accelerator=Accelerator.preset("memse"), seed=7, options={})
-assert "NoneType" in compute(task, packed).known.error
+assert "NoneType" in compute([task], packed).known[0].error
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(100):
     np.ones(1 << 17)

@@ -221,7 +221,7 @@ TABLES: dict[str, Table] = {
     "sobol": _speed("sobol", "quasi-random numbers and the control variate", ("network", "error_rel")),
     "timing": _speed("timing", "engines of time on ResNet-50", ("what", "of")),
     "sweeps": _speed("sweeps", "sweeps on every executor: bits, throughput, efficiency", ("way",)),
-    "dask": _speed("dask", "what a sweep costs on Dask, over its number of points", ("stacks_sampled", "points")),
+    "dask": _speed("dask", "what a sweep costs on Dask, over its number of points", ("settings", "points")),
     "training": _speed("training", "a step of training for unreliable memory beside a step of SGD", ("layers", "method")),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Handing points to any executor of `concurrent.futures`' interface: a few at a time, inputs once a worker, crashes survived."""
+"""Handing points to any executor of `concurrent.futures`' interface: in blocks, inputs once a worker, crashes survived."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 
 from accelsim.report.sweep_folder import Known
+from accelsim.sweeping.blocks import BlockSize
 from accelsim.sweeping.pool import Pool
 from accelsim.sweeping.worker import Inputs, Reply, Task, compute, computed
 from devices.base.errors import AccelsimError
@@ -14,9 +15,9 @@ Done = Callable[[Known], None]
 UNKNOWN_WORKERS = 32
 """Taken for an executor that does not say how many workers it has."""
 IN_FLIGHT = 2
-"""Points given to each worker at a time: one that it computes, and one that waits for it."""
+"""Blocks given to each worker at a time: one that it computes, and one that waits for it."""
 BOUNCES = 2
-"""After so many workers that lacked the inputs a point takes them along: an executor may hand inputs to a busy worker that has them."""
+"""After so many workers that lacked the inputs a block takes them along: an executor may hand inputs to a busy worker that has them."""
 
 
 class BrokenSweepError(AccelsimError):
@@ -49,9 +50,9 @@ def workers_of(executor: Executor, n_workers: int | None) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Flight:
-    """A task that an executor has: whether the inputs went with it, and whether it flies alone after a crash."""
+    """A block that an executor has: whether the inputs went with it, and whether it flies alone after a crash."""
 
-    task: Task
+    block: tuple[Task, ...]
     with_inputs: bool
     alone: bool
 
@@ -62,6 +63,7 @@ class _Crew:
     def __init__(self, executor: Executor, inputs: Inputs, done: Done, *, n_workers: int, pool: Pool | None) -> None:
         self.executor, self.inputs, self.done, self.pool = executor, inputs, done, pool
         self.window = IN_FLIGHT * n_workers
+        self.size = None if isinstance(executor, ThreadPoolExecutor) else BlockSize()
         self.packed: bytes | None = None
         self.n_sent = 0
         self.lacking: set[str] = set()
@@ -88,18 +90,24 @@ class _Crew:
             alone = bool(self.suspects) or any(flight.alone for flight in self.flying.values())
             if len(self.flying) >= (1 if alone else self.window):
                 return
-            self._submit((self.suspects or self.waiting).popleft(), alone=alone)
+            self._submit(self._next(alone=alone), alone=alone)
 
-    def _submit(self, task: Task, *, alone: bool) -> None:
-        """Hand one task over, with the inputs while fewer of them are under way than workers lack them, or when it came back too often."""
+    def _next(self, *, alone: bool) -> tuple[Task, ...]:
+        """Take the next block; a point that is alone, or that goes to a thread of this process, is a block of its own."""
+        queue = self.suspects or self.waiting
+        n = 1 if alone or self.size is None else self.size.of(len(queue), n_blocks=self.window)
+        return tuple(queue.popleft() for _ in range(n))
+
+    def _submit(self, block: tuple[Task, ...], *, alone: bool) -> None:
+        """Hand a block over, with the inputs while fewer of them are under way than workers lack them, or when it came back too often."""
         n_under_way = sum(flight.with_inputs for flight in self.flying.values())
-        with_inputs = n_under_way < len(self.lacking) or self.bounces[task.key] >= BOUNCES
-        flight = _Flight(task=task, with_inputs=with_inputs, alone=alone)
+        with_inputs = n_under_way < len(self.lacking) or any(self.bounces[task.key] >= BOUNCES for task in block)
+        flight = _Flight(block=block, with_inputs=with_inputs, alone=alone)
         if flight.with_inputs:
             self.packed = self.inputs.packed() if self.packed is None else self.packed
             self.n_sent += 1
         try:
-            self.flying[self.executor.submit(compute, task, self.packed if flight.with_inputs else None)] = flight
+            self.flying[self.executor.submit(compute, block, self.packed if flight.with_inputs else None)] = flight
         except BrokenExecutor as error:
             self._broken([flight], error)
 
@@ -113,7 +121,7 @@ class _Crew:
                 crashed.append(flight)
                 cause = error
             elif error is not None:
-                self.done(_unanswered(flight.task, error))
+                self._blame(flight, error)
             else:
                 self._take(flight, future.result())
         if cause is not None:
@@ -124,11 +132,22 @@ class _Crew:
             self.pool.is_proven = True
         if reply.known is None:
             self.lacking.add(reply.worker)
-            self.bounces[flight.task.key] += 1
-            (self.suspects if flight.alone else self.waiting).appendleft(flight.task)
-            return
-        self.lacking.discard(reply.worker)
-        self.done(reply.known)
+            self.bounces[flight.block[0].key] += 1
+        else:
+            self.lacking.discard(reply.worker)
+            if self.size is not None:
+                self.size.take(len(reply.known), sum(known.elapsed_s for known in reply.known))
+        known = reply.known or ()
+        (self.suspects if flight.alone else self.waiting).extendleft(reversed(flight.block[len(known) :]))
+        for one in known:
+            self.done(one)
+
+    def _blame(self, flight: _Flight, error: BaseException) -> None:
+        """Record a point that got no answer; of a block nobody knows which point it was, so each is tried alone."""
+        if len(flight.block) == 1:
+            self.done(_unanswered(flight.block[0], error))
+        else:
+            self.suspects.extend(flight.block)
 
     def _broken(self, crashed: list[_Flight], cause: BaseException) -> None:
         """Start anew after the executor broke; a point that was alone with its worker is to blame, others are tried alone."""
@@ -147,9 +166,9 @@ class _Crew:
         self.executor = self.pool.again()
         for flight in crashed:
             if flight.alone and self.pool.is_proven:
-                self.done(_unanswered(flight.task, RuntimeError("it died while it computed this: killed, or out of memory")))
+                self._blame(flight, RuntimeError("it died while it computed this: killed, or out of memory"))
             else:
-                self.suspects.append(flight.task)
+                self.suspects.extend(flight.block)
 
 
 def _unanswered(task: Task, error: BaseException) -> Known:

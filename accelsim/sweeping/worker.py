@@ -1,7 +1,7 @@
 """What happens where a point is computed: in this process, in a spawned one, or on another machine.
 
 The network and the samples are the same for all points. A task names them by a key; a worker that does not hold them says so, and is
-sent them with a task, once. What placing does not need the accelerator for is done once a worker, too.
+sent them with a task, once. What placing does not need the accelerator for is done once a worker, too. Tasks come in blocks.
 """
 
 import os
@@ -9,7 +9,7 @@ import pickle
 import platform
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from accelsim.accelerator import Accelerator
 from accelsim.placement import Calibrated, calibrated
 from accelsim.report.sweep_folder import Known
+from accelsim.sweeping.blocks import BLOCK_S
 from accelsim.sweeping.memory import keep_freed_memory
 from accelsim.sweeping.runs import Run, answer_of
 from devices.base.errors import AccelsimError
@@ -77,23 +78,29 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reply:
-    """What a worker sends back: which one it is, and what it knows of the point now; None where it lacks the inputs."""
+    """What a worker sends back: which one it is, and what it knows now of the first points of a block; None where it lacks the inputs."""
 
     worker: str
-    known: Known | None
+    known: tuple[Known, ...] | None
 
 
-def compute(task: Task, packed: bytes | None) -> Reply:
-    """Compute one point; errors are answers, too. `packed` are the inputs, for a worker that lacked them."""
+def compute(block: Sequence[Task], packed: bytes | None) -> Reply:
+    """Compute points until a block's time is over, at least one; errors are answers, too. `packed` are the inputs, where they lack."""
     worker = f"{platform.node()} {os.getpid()}"
-    inputs = _held.get(task.inputs_key)
+    inputs = _held.get(block[0].inputs_key)
     if inputs is None:
         if packed is None:
             return Reply(worker=worker, known=None)
         keep_freed_memory()
         inputs = Inputs(*pickle.loads(packed))  # it comes from the sweep that started this worker
-        hold(task.inputs_key, inputs)
-    return Reply(worker=worker, known=computed(task, inputs))
+        hold(block[0].inputs_key, inputs)
+    ends = time.perf_counter() + BLOCK_S
+    known = [computed(block[0], inputs)]
+    for task in block[1:]:
+        if time.perf_counter() >= ends:
+            break
+        known.append(computed(task, inputs))
+    return Reply(worker=worker, known=tuple(known))
 
 
 def computed(task: Task, inputs: Inputs) -> Known:
