@@ -100,6 +100,16 @@ class MemoryChoice:
     price: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """How often damages were measured anew, and the MSE by single faults at the first design, predicted there, and at the last."""
+
+    n_rounds: int
+    linear: float
+    before: float
+    after: float
+
+
 def memory_sites(plan: Plan, question: Question, response: Response) -> tuple[MemorySite, ...]:
     """Return the sites of a plan's memories, with the damage of each bit by single faults."""
     looked = looked_at(plan)
@@ -135,7 +145,7 @@ class MemoryProblem:
     """The memories of a plan as a problem: what they take and damage at a price."""
 
     def __init__(self, sites: Sequence[MemorySite], *, per_bit: bool, codes: bool, fixed: bool = False) -> None:
-        self.sites, self.per_bit, self.codes = tuple(sites), per_bit, codes
+        self.sites, self.per_bit, self.codes, self.fixed = tuple(sites), per_bit, codes, fixed
         for site in sites:
             if site.memory.ecc is not None and not isinstance(site.memory.ecc, Secded):
                 raise UnsupportedMethodError(
@@ -231,6 +241,11 @@ class MemoryProblem:
             return None
         rate = law.error_rate(power_w / bits_w)
         return self.choice([np.full(site.memory.word.n_bits, rate) for site in self.sites], [False] * len(self.sites))
+
+    def with_damages(self, factors: Floats) -> "MemoryProblem":
+        """Return the problem with each site's damage times a factor."""
+        sites = [replace(site, damage=float(factor) * site.damage) for site, factor in zip(self.sites, factors)]
+        return MemoryProblem(sites, per_bit=self.per_bit, codes=self.codes, fixed=self.fixed)
 
     @property
     def present(self) -> MemoryChoice:

@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 
 from accelsim.optimizer.problem import Infeasible
+from accelsim.optimizer.refresh import refresh
 from accelsim.optimizer.search import Memories, Per, Question, Sampling, Search
 from accelsim.optimizer.slices import check_slicings, sliced
 from accelsim.optimizer.tabulated import Tabulated, needs_table, tabulated
@@ -148,7 +149,8 @@ def _answered(
     found, terms, n_refresh = search.run()
     if isinstance(found, Infeasible):
         return search.infeasible(found, terms, elapsed_s=time.perf_counter() - started)
-    terms = search.with_memories(terms)
+    found, terms = refresh(search, found, terms)
+    terms = search.at_choice(terms)
     placed = search.faulty.with_design(search.design(found, terms))
     mc = search.sampled(placed, verify, sampling)
     held_out = predict(placed, verify, seed=seed, output=output, reference=reference, method="auto")

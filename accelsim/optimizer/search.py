@@ -17,6 +17,7 @@ from accelsim.optimizer.memories import (
     MemoryChoice,
     MemoryCurve,
     MemoryProblem,
+    Refreshed,
     as_design,
     best_memories,
     in_words,
@@ -93,6 +94,8 @@ class Search:
         self.choice: BitChoice | None = None
         self.memories: MemoryProblem | None = None
         self.memory_choice: MemoryChoice | None = None
+        self.memory_offset = 0.0
+        self.refreshed: Refreshed | None = None
 
     def weigh_memories(self) -> None:
         """Find what faults of the plan's memories do, and what they take."""
@@ -198,6 +201,14 @@ class Search:
             )
         )  # fmt: skip
 
+    def solved_at(
+        self, found: "Solution | CommonSolution", terms: Coefficients
+    ) -> "tuple[Solution | CommonSolution | Infeasible, Coefficients]":
+        """Return the answer of the present model with coefficients at an earlier answer, and these."""
+        if terms.problem.n_groups:
+            terms = self.terms(self.placed(found, terms), max(self.factor, 0.05))
+        return self.solve(terms), terms
+
     def beyond_first_order(self, plan: Plan, terms: Coefficients) -> Coefficients:
         """Return coefficients scaled to the best closure's variance where first order is not good enough at this design."""
         report = predict(plan, self.samples, seed=self.seed, output=self.output, reference=self.reference, method="auto", attribution=False)
@@ -216,15 +227,22 @@ class Search:
         """Return the terms with what memories take and damage at the choice that is best with these scales."""
         if self.memories is None:
             return terms
-        now = self.memories.present.power_w
         if self.question.memories != "fixed":
-            self.memory_choice = self._best_memories(self.memories, terms, now)
-        choice = self.memory_choice or self.memories.present
-        return replace(terms, problem=terms.problem.moved(choice.damage, choice.power_w - now))
+            self.memory_choice = self._best_memories(self.memories, terms, self.memories.present.power_w)
+        return self.at_choice(terms)
+
+    def at_choice(self, terms: Coefficients) -> Coefficients:
+        """Return the terms with what memories take and damage as they were chosen."""
+        if self.memories is None:
+            return terms
+        now, choice = self.memories.present.power_w, self.memory_choice or self.memories.present
+        return replace(terms, problem=terms.problem.moved(choice.damage + self.memory_offset, choice.power_w - now))
 
     def _best_memories(self, memories: MemoryProblem, terms: Coefficients, now: float) -> MemoryChoice | None:
+        offset = self.memory_offset if self.question.mse_budget is not None else 0.0  # of errors alone it is a constant
+
         def value(damage: float, power_w: float) -> "tuple[float, float] | Infeasible":
-            return self._value(terms, terms.problem.moved(damage, power_w - now))
+            return self._value(terms, terms.problem.moved(damage + offset, power_w - now))
 
         found = best_memories(memories, value, 0 if self.question.mse_budget is None else 1, prices=price_range(memories))
         if isinstance(found, Infeasible):
@@ -527,10 +545,13 @@ class Search:
             notes.append(f"bits of the converters: {bits}; no choice of bits is better by more than {100 * self.choice.gap_rel:.2g} %")
         if self.memories is not None and self.memory_choice is not None:
             shares = f"{format_quantity(self.memory_choice.power_w, 'watt', n_digits=4)}, damage {self.memory_choice.damage:.3g}"
-            notes.append(f"{in_words(self.memories, self.memory_choice)}; together {shares} by single faults")
-            same = self.memories.one_rate(self.memory_choice.power_w)
+            of = "single faults" if self.refreshed is None else "single faults, then measured at the design"
+            notes.append(f"{in_words(self.memories, self.memory_choice)}; together {shares} by {of}")
+            same = self.memories.one_rate(self.memory_choice.power_w) if self.refreshed is None else None
             if same is not None and self.question.memories != "fixed":
                 notes.append(f"one error rate for all bits, {same.rates[0][0]:.2g}, takes as much and does {same.damage:.3g}")
+        if self.refreshed is not None:
+            notes.append(_in_words(self.refreshed))
         if self.factor != 1.0:
             notes.append(f"beyond first order here: variances scaled by {self.factor:.3f} to the better closure, and optimized again")
         return tuple(notes)
@@ -554,6 +575,15 @@ class Search:
         """Return, by column, the largest weight of its layer: what a scale per layer would divide by."""
         top = {layer.name: np.full(layer.operator.n_columns, layer.site.w_span.max()) for layer in self.plan.layers}
         return terms.groups.largest(top)[terms.active]
+
+
+def _in_words(done: Refreshed) -> str:
+    """Return what measuring damages anew has come to."""
+    why = f"by single faults the MSE would be {done.linear:.4g}, and {done.before:.4g} is predicted there"
+    what = f"damages of memories were measured anew at the design {done.n_rounds} times"
+    if done.after == done.before:
+        return f"{why}: {what}, and no better design was found; a larger budget, or lower error rates, would be nearer to single faults"
+    return f"{why}: {what}; {done.after:.4g} is predicted at this design"
 
 
 def _bias2(terms: Coefficients, wanted: Array) -> float:
