@@ -54,7 +54,8 @@ def spec_value(choose: Random, old: Any) -> Any:
         if isinstance(old, int):
             return choose.choice((old + 1, old - 1, 0, -old, 2 * old, old * 1000, old // 2, float(max(min(old, 10**300), -(10**300)))))
         if isinstance(old, float):
-            return choose.choice((old * 10.0 ** choose.randint(-12, 12), -old, 0.0, 1.0, old * (1 + 1e-15), round(old) if math.isfinite(old) else 0))
+            whole = round(old) if math.isfinite(old) else 0
+            return choose.choice((old * 10.0 ** choose.randint(-12, 12), -old, 0.0, 1.0, old * (1 + 1e-15), whole))
         if isinstance(old, list):
             return choose.choice((old[:-1], old * 2, old[::-1], [*old, choose.choice(VALUES)], old * 500))
     return choose.choice(VALUES)
