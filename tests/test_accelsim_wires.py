@@ -39,6 +39,18 @@ def test_trials_draw_cells_first_and_wires_act_on_them() -> None:
     np.testing.assert_allclose(draws[0].reshape(len(draws[0]), -1).T[:16, :8], expected, rtol=1e-5)
 
 
+def test_cells_without_errors_are_the_same_in_every_trial() -> None:
+    """Wires must not act on what wires have acted on: without errors the drawn cells were the targets themselves."""
+    plan, images = digits_plan("cnn", *WIRES, "cell.programming=none"), digits_samples()[:8]
+    programmer = Programmer(plan, seed=2)
+    first, later = (programmer.draw(trial).view.weights for trial in (0, 7))
+    for node in first:
+        np.testing.assert_array_equal(first[node], later[node])
+    trials = monte_carlo(plan, images, seed=6, max_trials=40)
+    assert trials.losses.min() == trials.losses.max()
+    assert predict(plan, images, seed=5, method="adjoint").mse == pytest.approx(trials.mse, rel=1e-4)
+
+
 def test_the_prediction_agrees_with_monte_carlo() -> None:
     plan, images = digits_plan("cnn", *WIRES, "mapping.array.bit_ohm=500", error_rel=0.01), digits_samples()[:16]
     report = predict(plan, images, seed=5, tol_rel=0.03)

@@ -173,7 +173,8 @@ def corrected(question: Question, response: Response) -> Verdict:
     )
     bias2 = float(np.mean((response.mean_output - question.wanted) ** 2))
     bias2 = min(bias2, trials.mse)
-    width = 0.5 * (trials.ci_high - trials.ci_low) / trials.mse if trials.mse > 0.0 else 0.0
+    half = 0.5 * (trials.ci_high - trials.ci_low)
+    width = half / trials.mse if trials.mse > 0.0 else (0.0 if half == 0.0 and trials.mse == 0.0 else np.inf)
     scale = (trials.mse - bias2) / response.variance if response.variance > 0.0 else 1.0
     return Verdict(
         method="corrected",

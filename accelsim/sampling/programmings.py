@@ -170,18 +170,21 @@ class SiteCells:
 
     def drawn(self, *, seed: int, trial: int, sign: float) -> Iterator[tuple[Site, Cells, Array]]:
         """Yield each site with one programming of its cells, and the weights that they stand for."""
-        stored = [self._part(p, seed=seed, trial=trial, sign=sign) for p in range(len(self.targets))]
-        self._wire(stored)
+        stored = self._wired([self._part(p, seed=seed, trial=trial, sign=sign) for p in range(len(self.targets))])
         counted = self._counted(stored)
         for site, part, shape, reading in zip(self.sites, self.parts, self.shapes, self.readings):
             yield site, tuple(cells[part].reshape(shape) for cells in stored), reading.weights(counted[part].reshape(shape))
 
-    def _wire(self, stored: list[Array]) -> None:
-        """Replace conductances by those that columns see, in place."""
+    def _wired(self, stored: list[Array]) -> list[Array]:
+        """Return the conductances that columns see; cells without errors are the targets themselves, which stay as they are."""
+        if not any(site.has_wires for _, site in self.sites):
+            return stored
+        stored = [cells.copy() for cells in stored]
         for (_, site), part, shape in zip(self.sites, self.parts, self.shapes):
             if site.has_wires:
                 for cells in stored:
                     cells[part] = site.seen((cells[part].reshape(shape),))[0].ravel()
+        return stored
 
     def _counted(self, stored: list[Array]) -> Array:
         """Return what the cells of each weight add up to, as the encoding counts them; one new array."""
