@@ -25,6 +25,8 @@ _OF_FILE = re.compile(
 """Fields of the file of a sweep or a search."""
 _NEEDS = re.compile(r"needs (?:Optuna|PyTorch)|no (?:samples|network) file '|: File name too long$", re.MULTILINE)
 """Refusals of an extra that is not there, and of files by the name that the mutant gives them."""
+_TO_FILE = ("cite", "devices", "inspect", "memory", "spec")
+"""Verbs whose `--out` is a file that gets the answer, in place of the terminal."""
 _NOT_FINITE = re.compile(r"(?<![\w.'])[-+]?(nan|inf)(?![\w.'(])", re.IGNORECASE)
 _NUMPY_NOTE = re.compile(r"note: .*(encountered in|divide by zero|Warning|deprecated)")
 _FIELD = re.compile(
@@ -188,6 +190,8 @@ def names_place(case: Case, said: str) -> bool:
 
 def _of_answer(case: Case, ending: Ending) -> list[Finding]:
     if "--json" in case.argv:
+        if "--out" in case.argv and case.argv[0] in _TO_FILE and not ending.out:
+            return []
         try:
             json.loads(ending.out, parse_constant=_refuse)
         except ValueError as error:
