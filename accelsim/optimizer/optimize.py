@@ -8,9 +8,10 @@ from typing import get_args
 
 import numpy as np
 
+from accelsim.optimizer.answers import Answers
 from accelsim.optimizer.problem import Infeasible
 from accelsim.optimizer.refresh import refresh
-from accelsim.optimizer.search import Memories, Per, Question, Sampling, Search
+from accelsim.optimizer.search import Memories, Per, Question, Sampling
 from accelsim.optimizer.slices import check_slicings, sliced
 from accelsim.optimizer.tabulated import Tabulated, needs_table, tabulated
 from accelsim.placement import Plan, check_question
@@ -136,7 +137,7 @@ def _answered(
     started = time.perf_counter()
     if verify is None:
         samples, verify = _halves(samples)
-    search = Search(plan, samples, question=question, seed=seed, output=output, reference=reference)
+    search = Answers(plan, samples, question=question, seed=seed, output=output, reference=reference)
     if any(layer.site.is_sparse and not layer.is_digital for layer in plan.layers):
         raise UnsupportedMethodError("optimize() cannot weigh stuck cells; optimize without cell.stuck, and predict() the design with it")
     if needs_table(plan):
@@ -167,7 +168,7 @@ def _by_slices(
     started = time.perf_counter()
     if verify is None:
         samples, verify = _halves(samples)
-    search = Search(plan, samples, question=question, seed=seed, output=output, reference=reference)
+    search = Answers(plan, samples, question=question, seed=seed, output=output, reference=reference)
     if any(layer.site.is_sparse for layer in plan.layers):
         raise UnsupportedMethodError("optimize() cannot weigh stuck cells; optimize without cell.stuck, and predict() the design with it")
     found = sliced(
@@ -194,7 +195,7 @@ def _by_slices(
 
 
 def _by_table(
-    search: "Search",
+    search: Answers,
     verify: Samples,
     adc_bits: tuple[int, int] | None,
     *,
