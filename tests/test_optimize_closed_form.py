@@ -257,6 +257,15 @@ def test_a_common_scale_that_cannot_exist_or_reach_is_refused() -> None:
     assert poor.at == "power"
 
 
+def test_a_budget_at_the_floor_that_no_scale_moves_takes_the_largest_scale() -> None:
+    """Where variance is lost in the rounding of the floor, the closed form asks for an infinite scale."""
+    problem = replace(a_problem("bounded", n_groups=4), bias=BiasModel(q2=1.0), variance_siemens2=np.full(4, 1e-27))
+    assert float(problem.mse(problem.c_max_siemens)) == 1.0 < float(problem.mse(problem.c_min_siemens))
+    found = scaled(best_common_scale(problem, np.ones(4), mse_budget=1.0))
+    assert found.mse == 1.0
+    assert found.scale_siemens == pytest.approx(problem.c_max_siemens.min())
+
+
 def genetic_least_power(problem: Problem, mse_budget: float, *, seed: int) -> float:
     """A plain genetic algorithm: population 100, 100 generations, log c, every child rescaled until its MSE is the budget."""
     rng = np.random.default_rng(seed)

@@ -129,7 +129,7 @@ def test_the_command_writes_a_folder_that_the_other_commands_read(tmp_path: Path
     assert record["energy_rel"] == pytest.approx(0.5)
     assert record == json.loads((out / "report.json").read_text())
     assert [path.name for path in sorted(out.iterdir())] == [
-        "checkpoint.pt", "history.csv", "network.onnx", "profile.toml", "recipe.toml", "report.json", "test.npz"
+        "checkpoint.pt", "command.json", "history.csv", "network.onnx", "profile.toml", "recipe.toml", "report.json", "test.npz"
     ]  # fmt: skip
     network, profile, images = (str(out / name) for name in ("network.onnx", "profile.toml", "test.npz"))
     assert main(["predict", network, "--spec", profile, "--inputs", images, "--seed", "1", "--json"]) == 0

@@ -476,7 +476,8 @@ def _common_least_power(problem: Problem, r: Vector, *, mse_budget: float, t_low
     excess = mse_budget - problem.bias.q2
     root = math.sqrt(max(b * b + a * excess, 0.0))
     s = (root - b) / a if b <= 0.0 else excess / (root + b)
-    return _common(problem, r, scale_siemens=min(max(1.0 / s, t_low), best.scale_siemens))
+    wanted = 1.0 / s if s > 0.0 else math.inf  # a budget at the floor asks for more than any scale
+    return _common(problem, r, scale_siemens=min(max(wanted, t_low), best.scale_siemens))
 
 
 def _common_least_mse(problem: Problem, r: Vector, *, power_budget_w: float, t_low: float, t_high: float) -> CommonScale | Infeasible:

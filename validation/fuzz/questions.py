@@ -212,7 +212,7 @@ def _other_array(choose: Random, old: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         if old.dtype.kind == "U":
             return np.array(choose.choice((f"{old}x", "", str(old)[:-1], 3, None, "\x1b[2J" * 50)))
-        if old.dtype.kind not in "biuf" or not old.size:  # mutated before
+        if old.dtype.kind not in "iuf" or not old.size:  # mutated before
             return np.zeros(3)
         old = np.atleast_1d(old)
         made: tuple[Any, ...] = (
