@@ -61,3 +61,10 @@ def test_words_tables_and_missing_numbers_are_taken_as_they_are() -> None:
     (found,) = effects(records, ["k"], "y")
     assert [(group.low, group.n, group.mean) for group in found.groups] == [("sram", 1, 1.0), ("rram", 1, 3.0), (None, 1, 2.0)]
     assert found.share == pytest.approx(1.0)
+
+
+def test_shares_do_not_depend_on_how_large_a_number_is() -> None:
+    records = [{"a": a, "b": b, "x": scale * (a + 10 * b)} for scale in (1e-200, 1.0, 1e200) for a in (0, 1) for b in (0, 1)]
+    shares = [[effect.share for effect in effects(records[i : i + 4], ("a", "b"), "x")] for i in (0, 4, 8)]
+    assert shares[0] == pytest.approx(shares[1])
+    assert shares[2] == pytest.approx(shares[1])

@@ -159,6 +159,13 @@ def test_a_journal_elsewhere_is_not_read(tmp_path: Path) -> None:
         search(out=tmp_path / "search")
 
 
+def test_a_journal_that_is_no_file_does_not_wait_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "search").mkdir()
+    os.mkfifo(tmp_path / "search" / "journal.log")
+    with pytest.raises(RunFolderError, match=r"journal\.log is not a regular file; remove it"):
+        search(out=tmp_path / "search")
+
+
 def test_a_search_that_was_stopped_is_a_page(tmp_path: Path) -> None:
     def stop(n: int, of: int) -> None:
         raise KeyboardInterrupt

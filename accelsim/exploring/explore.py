@@ -332,6 +332,8 @@ def _prepare(folder: Path) -> None:
         check_inside(folder / JOURNAL)
     except RunFolderError as error:
         raise RunFolderError(f"out: {folder}: {error}") from None
+    if (folder / JOURNAL).exists() and not (folder / JOURNAL).is_file():
+        raise RunFolderError(f"out: {folder}: {JOURNAL} is not a regular file; remove it, and only what is missing is computed")
     if folder.is_dir() and not (folder / JOURNAL).exists() and any(one.name not in OWN for one in folder.iterdir()):
         raise RunFolderError(f"out: {folder} is a folder with other things in it, not of a search; give another name")
     try:

@@ -49,8 +49,9 @@ def _effect(records: Sequence[Mapping[str, Any]], axis: str, column: str) -> Eff
     values = np.array([float(record[column]) for record in records])
     parts = _parts([record.get(axis) for record in records])
     mean = float(values.mean())
-    total = float(np.sum((values - mean) ** 2))
-    between = sum(len(part) * (float(values[part].mean()) - mean) ** 2 for _, _, part in parts)
+    largest = float(np.max(np.abs(values - mean))) or 1.0  # shares are of squares, which may be beyond floats
+    total = float(np.sum(((values - mean) / largest) ** 2))
+    between = sum(len(part) * ((float(values[part].mean()) - mean) / largest) ** 2 for _, _, part in parts)
     groups = tuple(Group(low=low, high=high, n=len(part), mean=float(values[part].mean())) for low, high, part in parts)
     return Effect(axis=axis, column=column, groups=groups, share=between / total if total > 0.0 else None)
 

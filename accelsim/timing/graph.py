@@ -27,7 +27,9 @@ LONGEST_S = 4e6
 def picoseconds(seconds: float) -> int:
     """Return a time in whole picoseconds, the nearest; SpecError for times that cannot be counted so."""
     if not seconds <= LONGEST_S:
-        raise SpecError(f"a service takes {seconds:g} s, and times up to {LONGEST_S:g} s can be told; shorten the times of drive and chip")
+        raise SpecError(
+            f"a service takes {seconds:g} s, and times up to {LONGEST_S:g} s can be told; shorten drive.t_read_s, or the times of [chip]"
+        )
     return round(seconds / PS)
 
 
