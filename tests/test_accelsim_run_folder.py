@@ -11,6 +11,7 @@ from made_reports import design_report, error_report, provenance, trial_report
 from accelsim import DesignReport, ErrorReport, RunFolderError, TrialReport, load_report
 from accelsim.report import run_folder
 from accelsim.report.difference import compare, diff
+from accelsim.report.record_codec import arrays_of, decoded, encoded
 from accelsim.report.run_folder import save_report, save_reports
 
 
@@ -182,6 +183,13 @@ def test_pickled_or_damaged_arrays_are_refused(tmp_path: Path) -> None:
     for content in ((tmp_path / "objects.npz").read_bytes(), b"PK\x03\x04", b"no zip"):
         with pytest.raises(RunFolderError, match=r"arrays\.npz is damaged"):
             load_report(_forged(folder, "arrays.npz", content))
+
+
+def test_a_number_beyond_floats_is_refused_by_its_field() -> None:
+    report = error_report()
+    record = encoded(report)
+    with pytest.raises(RunFolderError, match="mse: need a number within floats"):
+        decoded(ErrorReport, record | {"mse": 10**400}, arrays=arrays_of(report))
 
 
 def test_what_is_no_run_folder_is_named_so(tmp_path: Path) -> None:

@@ -111,7 +111,10 @@ def _scalar(hint: Any, raw: Any, *, path: str) -> Any:
     wanted = (int, float) if hint is float else hint
     if not isinstance(hint, type) or not isinstance(raw, wanted) or (isinstance(raw, bool) and hint is not bool):
         raise _fault(path, f"need {getattr(hint, '__name__', hint)}, got {type(raw).__name__}")
-    return float(raw) if hint is float else raw
+    try:
+        return float(raw) if hint is float else raw
+    except OverflowError:
+        raise _fault(path, "need a number within floats, got a huge integer") from None
 
 
 def _fault(path: str, what: str) -> RunFolderError:
