@@ -3,7 +3,7 @@
 Ranges are those of the float network's inputs, and of the sums of row blocks of ideal stored weights on inputs as they are stored.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -157,3 +157,14 @@ def _watching_sums(
             block_sums(sites[i].operator, blocks[i], weights[i], stored, keep)
 
     return watch
+
+
+def unpriced(layers: Iterable[Reader]) -> tuple[str, ...]:
+    """Return what to say of memories whose accesses take no energy, because none is given."""
+    parts: dict[str, int] = {}
+    for layer in layers:
+        for access in accesses_of(layer):
+            if not access.energy_j and access.memory.read_bits:
+                parts[access.part] = parts.get(access.part, 0) + access.reads
+    say = "absent, so {:,} reads an image are not in the energy; give it, joules a bit at the law's energy 1"
+    return tuple(f"memory.{part}.read_energy_j: {say.format(n)}" for part, n in parts.items())

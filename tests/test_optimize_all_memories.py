@@ -139,3 +139,10 @@ def test_weights_activations_and_partial_sums_share_one_budget() -> None:
     trials = monte_carlo(placed, HELD_OUT, seed=9, rel_error=0.08, max_trials=300)
     assert predict(placed, HELD_OUT, seed=3).mse == pytest.approx(trials.mse, abs=0.03 * trials.mse + 3.0 * trials.mse_se)
     assert power_of(placed) == pytest.approx(budget, rel=0.03)
+
+
+def test_memories_without_an_energy_are_told_with_the_field_that_is_missing() -> None:
+    free = plan_of("sram_14nm", *(f"memory.{part}.{name}_energy_j=0" for part in PARTS for name in ("read", "write")))
+    told = [note for note in answer(free, power_budget_w=1.0).notes if "read_energy_j: absent" in note]
+    assert [note.split(":")[0] for note in told] == [f"memory.{part}.read_energy_j" for part in PARTS]
+    assert not any("absent" in note for note in answer(plan_of("sram_14nm"), power_budget_w=1.0).notes)  # the negative control

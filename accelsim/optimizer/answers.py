@@ -21,6 +21,7 @@ from accelsim.placement import Plan
 from accelsim.report.design_report import Baseline, DesignReport
 from accelsim.report.provenance import provenance_of
 from accelsim.report.records import ErrorReport, TrialReport
+from accelsim.values_in_memory import unpriced
 from devices.base.quantity import format_quantity
 from workloads.operators.base import Array
 
@@ -263,6 +264,8 @@ class Answers(Search):
             same = self.memories.one_rate(self.memory_choice.power_w) if self.refreshed is None else None
             if same is not None and self.question.memories != "fixed":
                 notes.append(f"one error rate for all bits, {same.rates[0][0]:.2g}, takes as much and does {same.damage:.3g}")
+        if self.question.memories == "fixed":
+            notes.extend(f"{what}; until then error rates stay as they are" for what in unpriced(self.faulty.layers))
         if self.refreshed is not None:
             notes.append(_in_words(self.refreshed))
         if self.factor != 1.0:

@@ -25,7 +25,7 @@ from accelsim.timing.occupancy import peaks, shares
 from accelsim.timing.power import power_trace
 from accelsim.timing.recurrence import Times, recurrence
 from accelsim.timing.utilization import multipliers_work, n_units, peak_ops_hz, utilization
-from accelsim.values_in_memory import accesses_of
+from accelsim.values_in_memory import accesses_of, unpriced
 from devices.base.errors import SpecError
 from devices.base.quantity import format_quantity
 from workloads.samples import Samples
@@ -208,7 +208,7 @@ def _report(
     path = critical(times) if times is not None and times.order is not None and engine == "recurrence" else None
     busiest = lower.bottleneck
     return TimeReport(
-        provenance=_provenance(plan, samples, seed, (*timed.notes, *notes, *_remembered(timed), *_not_counted(plan))),
+        provenance=_provenance(plan, samples, seed, (*timed.notes, *notes, *_remembered(timed), *_unpriced(plan))),
         engine=engine,
         images=images,
         latency_s=float(latencies.mean()) * PS,
@@ -274,15 +274,8 @@ def _cells_told_twice(timed: TimedPlan, image: Ledger) -> list[str]:
     return [f"the cells take {data} an image by their conductances and these inputs; by chip.parts.{', '.join(cells)} it would be {table}"]
 
 
-def _not_counted(plan: Plan) -> tuple[str, ...]:
-    """Return what to say of memories whose accesses take no energy."""
-    parts: dict[str, int] = {}
-    for layer in plan.layers:
-        for access in accesses_of(layer):
-            if layer.is_digital and not access.energy_j and access.memory.read_bits:
-                parts[access.part] = parts.get(access.part, 0) + access.reads
-    say = "absent, so {:,} reads an image are not in the energy; give it, joules a bit at the law's energy 1"
-    return tuple(f"memory.{part}.read_energy_j: {say.format(n)}" for part, n in parts.items())
+def _unpriced(plan: Plan) -> tuple[str, ...]:
+    return unpriced([layer for layer in plan.layers if layer.is_digital])
 
 
 def _remembered(timed: TimedPlan) -> tuple[str, ...]:
